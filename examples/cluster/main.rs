@@ -1,0 +1,3 @@
+//! A whole cluster in one process.
+
+fn main() {}

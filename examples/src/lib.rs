@@ -1,0 +1,1 @@
+//! Example binaries; see the folders beside this one.

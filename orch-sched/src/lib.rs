@@ -1,0 +1,1 @@
+//! A Kubernetes scheduler as a library: a framework of policies over a columnar, incrementally kept cluster state.

@@ -1,0 +1,1 @@
+//! A revisioned key-value store with watch: one trait, in memory or durable on disk.
