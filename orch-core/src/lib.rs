@@ -1,1 +1,12 @@
-//! What every part of a Kubernetes-style control plane shares: quantities, selectors, API errors, informers, work queues, controllers, leader election.
+//! What every part of a Kubernetes-style control plane shares: quantities, selectors, API errors, informers, work
+//! queues, controllers, leader election.
+//!
+//! ```
+//! use orch_core::status::{ApiError, GroupResource};
+//!
+//! let error = ApiError::not_found(&GroupResource::new("apps", "deployments"), "web");
+//! assert!(error.is_not_found());
+//! ```
+
+pub mod field;
+pub mod status;
