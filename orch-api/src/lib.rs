@@ -1,1 +1,9 @@
 //! A Kubernetes API server as a library: a tower service with watch, validation, patches and server-side apply.
+
+mod decode;
+mod generic;
+pub mod object;
+pub mod resource;
+pub mod strategy;
+
+pub use decode::{DecodeError, Decoded};
