@@ -1,0 +1,162 @@
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::{KeyValue, Revision};
+
+/// One value of a key, or its absence after a deletion.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) mod_revision: u64,
+    pub(crate) create_revision: u64,
+    pub(crate) version: u64,
+    /// When the key ends, in milliseconds since 1970; 0 for never.
+    pub(crate) deadline: u64,
+    /// `None` marks a deletion.
+    pub(crate) value: Option<Bytes>,
+}
+
+impl Version {
+    pub(crate) fn to_kv(&self, key: &Bytes) -> Option<KeyValue> {
+        self.value.as_ref().map(|value| KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            create_revision: Revision(self.create_revision),
+            mod_revision: Revision(self.mod_revision),
+            version: self.version,
+        })
+    }
+}
+
+/// The versions of one key. Most keys have one, which then needs no second allocation.
+#[derive(Debug)]
+struct Chain {
+    newest: Version,
+    /// Oldest first.
+    older: Vec<Version>,
+}
+
+impl Chain {
+    fn at(&self, revision: u64) -> Option<&Version> {
+        if self.newest.mod_revision <= revision {
+            return Some(&self.newest);
+        }
+        let after = self
+            .older
+            .partition_point(|version| version.mod_revision <= revision);
+        after.checked_sub(1).map(|index| &self.older[index])
+    }
+}
+
+/// All keys with all their versions since the last compaction.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    chains: BTreeMap<Bytes, Chain>,
+}
+
+impl Index {
+    pub(crate) fn newest(&self, key: &[u8]) -> Option<&Version> {
+        self.chains.get(key).map(|chain| &chain.newest)
+    }
+
+    /// The version that was current at `revision`, which may be a deletion.
+    pub(crate) fn at(&self, key: &[u8], revision: u64) -> Option<&Version> {
+        self.chains.get(key)?.at(revision)
+    }
+
+    pub(crate) fn push(&mut self, key: Bytes, version: Version) {
+        match self.chains.entry(key) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(Chain {
+                    newest: version,
+                    older: Vec::new(),
+                });
+            }
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let chain = entry.get_mut();
+                let older = std::mem::replace(&mut chain.newest, version);
+                chain.older.push(older);
+            }
+        }
+    }
+
+    /// Takes back the newest version of a key.
+    pub(crate) fn pop(&mut self, key: &[u8]) {
+        let Some(chain) = self.chains.get_mut(key) else {
+            return;
+        };
+        match chain.older.pop() {
+            Some(version) => chain.newest = version,
+            None => {
+                self.chains.remove(key);
+            }
+        }
+    }
+
+    /// Forgets the versions of a key that nobody can read at `floor` or later.
+    pub(crate) fn compact(&mut self, key: &[u8], floor: u64) {
+        let Some(chain) = self.chains.get_mut(key) else {
+            return;
+        };
+        if chain.newest.mod_revision <= floor {
+            if chain.newest.value.is_none() {
+                self.chains.remove(key);
+            } else {
+                chain.older = Vec::new();
+            }
+            return;
+        }
+        let after = chain
+            .older
+            .partition_point(|version| version.mod_revision <= floor);
+        let Some(current) = after.checked_sub(1) else {
+            return;
+        };
+        let keep_current = chain.older[current].value.is_some();
+        chain
+            .older
+            .drain(..if keep_current { current } else { after });
+        chain.older.shrink_to_fit();
+    }
+
+    /// The keys from `start` on that begin with `prefix` and exist at `revision`, each with its version, after
+    /// the number of keys that were looked at so far.
+    pub(crate) fn range<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        start: Bound<&'a [u8]>,
+        revision: u64,
+    ) -> impl Iterator<Item = (&'a Bytes, Option<&'a Version>)> {
+        self.chains
+            .range::<[u8], _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(move |(key, chain)| {
+                let live = chain.at(revision).filter(|version| version.value.is_some());
+                (key, live)
+            })
+    }
+
+    /// How many keys there are, counting ones that were deleted and not compacted yet.
+    pub(crate) fn len(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// Fills an empty index with keys in ascending order.
+    pub(crate) fn from_sorted(keys: impl IntoIterator<Item = (Bytes, Version)>) -> Self {
+        Self {
+            chains: keys
+                .into_iter()
+                .map(|(key, newest)| {
+                    (
+                        key,
+                        Chain {
+                            newest,
+                            older: Vec::new(),
+                        },
+                    )
+                })
+                .collect(),
+        }
+    }
+}
