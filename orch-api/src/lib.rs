@@ -4,6 +4,7 @@ mod decode;
 mod generic;
 pub mod object;
 pub mod resource;
+pub mod schema;
 pub mod strategy;
 
 pub use decode::{DecodeError, Decoded};
