@@ -1,3 +1,52 @@
-//! Development tasks: set up real peers, run what CI runs, measure figures.
+//! Development tasks: `cargo xtask setup` installs the real peers, `test` runs what CI runs, `figures` measures.
 
-fn main() {}
+mod figures;
+mod peers;
+mod run;
+mod steps;
+
+use clap::{Parser, Subcommand};
+
+/// orch's development tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the tests need: nftables, two kubectls, cargo-deny (as root, or through sudo)
+    Setup,
+    /// Set up, then run everything that CI runs; stops at the first step that fails
+    #[command(visible_alias = "ci")]
+    Test {
+        /// Run only the steps whose name contains this word
+        #[arg(long, value_name = "WORD")]
+        only: Option<String>,
+        /// Do not install anything first
+        #[arg(long)]
+        no_setup: bool,
+    },
+    /// Run the criterion benches
+    Bench {
+        /// Only the benches whose name contains this word
+        filter: Option<String>,
+    },
+    /// Measure what the project promises, print a table and write `target/figures/AREA.jsonl`
+    Figures {
+        /// What to measure
+        #[arg(value_enum)]
+        area: figures::Area,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Options::parse().task {
+        Task::Setup => peers::install(),
+        Task::Test { only, no_setup } => steps::run(only.as_deref(), !no_setup),
+        Task::Bench { filter } => steps::bench(filter.as_deref()),
+        Task::Figures { area } => figures::run(area),
+    }
+}

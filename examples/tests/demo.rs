@@ -1,0 +1,96 @@
+//! The demo and the command line, as a new user tries them.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use support::{Cluster, KUBECTL, all};
+
+#[test]
+fn the_demo_ends_with_status_0_when_every_step_worked() {
+    let mut cluster = Cluster::start(&[]);
+    assert!(cluster.interrupt());
+    let output = cluster
+        .cluster_command(&["demo", "--exit"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the cluster example starts");
+    let text = all(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("ready in")), "{text}");
+    assert!(text.contains("web-"), "no pod answered:\n{text}");
+}
+
+#[test]
+fn a_second_cluster_on_the_same_data_is_refused() {
+    let cluster = Cluster::start(&[]);
+    let output = cluster
+        .cluster_command(&["--bind", "127.0.0.1:7443"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the cluster example starts");
+    assert!(!output.status.success());
+    assert!(all(&output).contains("another process"), "{}", all(&output));
+    cluster.kubectl(KUBECTL, &["get", "nodes"]);
+}
+
+#[test]
+fn secrets_on_disk_are_readable_by_their_owner_only() {
+    let cluster = Cluster::start(&[]);
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    assert_eq!(mode(&cluster.kubeconfig()), 0o600);
+    let mut folders = vec![
+        cluster.folder().join("data/pki"),
+        cluster.folder().join("data/store"),
+    ];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)
+            .expect("a folder")
+            .filter_map(Result::ok)
+        {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else if !entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "crt")
+            {
+                assert_eq!(
+                    mode(&entry.path()) & 0o077,
+                    0,
+                    "{} can be read by others",
+                    entry.path().display()
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 1, "no key and no store file was seen");
+}
+
+#[test]
+fn help_explains_every_flag() {
+    let cluster = Cluster::start(&["--runtime", "fake"]);
+    let output = cluster
+        .cluster_command(&["--help"])
+        .output()
+        .expect("the cluster example starts");
+    let help = all(&output);
+    for flag in [
+        "--data-dir",
+        "--bind",
+        "--kubeconfig",
+        "--node-name",
+        "--service-cidr",
+        "--pod-cidr",
+        "--runtime",
+        "--proxy",
+        "--store",
+        "--log-level",
+        "demo",
+    ] {
+        assert!(help.contains(flag), "{flag} is missing in:\n{help}");
+    }
+}
