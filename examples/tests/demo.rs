@@ -52,10 +52,10 @@ fn secrets_on_disk_are_readable_by_their_owner_only() {
         {
             if entry.path().is_dir() {
                 folders.push(entry.path());
-            } else if !entry
+            } else if entry
                 .path()
                 .extension()
-                .is_some_and(|extension| extension == "crt")
+                .is_none_or(|extension| extension != "crt")
             {
                 assert_eq!(
                     mode(&entry.path()) & 0o077,

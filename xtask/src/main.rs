@@ -1,5 +1,7 @@
 //! Development tasks: `cargo xtask setup` installs the real peers, `test` runs what CI runs, `figures` measures.
 
+#![allow(clippy::print_stdout, reason = "a command line tool prints")]
+
 mod figures;
 mod peers;
 mod run;

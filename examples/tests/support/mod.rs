@@ -17,14 +17,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// The kubectls that users have: Debian's stable one and a current one.
-pub const KUBECTLS: [Kubectl; 2] = [Kubectl("kubectl-debian"), Kubectl("kubectl-current")];
+pub(crate) const KUBECTLS: [Kubectl; 2] = [Kubectl("kubectl-debian"), Kubectl("kubectl-current")];
 
 /// The current kubectl, for what need not be tried with both.
-pub const KUBECTL: Kubectl = KUBECTLS[1];
+pub(crate) const KUBECTL: Kubectl = KUBECTLS[1];
 
 /// One of the kubectls that `cargo xtask setup` unpacked, by its file name.
 #[derive(Clone, Copy, Debug)]
-pub struct Kubectl(pub &'static str);
+pub(crate) struct Kubectl(pub(crate) &'static str);
 
 impl Kubectl {
     fn program(self) -> PathBuf {
@@ -40,7 +40,7 @@ impl Kubectl {
 
 /// A network namespace, removed when dropped.
 #[derive(Debug)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     name: String,
 }
 
@@ -59,7 +59,7 @@ impl Namespace {
     }
 
     /// A command that will run inside. `nsenter` leaves the mounts alone, which `ip netns exec` does not.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{}", self.name))
@@ -80,7 +80,7 @@ impl Drop for Namespace {
 
 /// A running cluster, or one that was stopped and can be started again on the same data.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     namespace: Namespace,
     folder: tempfile::TempDir,
     flags: Vec<String>,
@@ -90,7 +90,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts a cluster with these further flags and waits until it says that it is ready.
-    pub fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests make network namespaces and pods: run them as root"
@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     /// Starts the process on the data that is there.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         let mut command = self.cluster_command(&[]);
         let log = File::options()
             .create(true)
@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// The cluster example's command line with this cluster's folders, followed by `arguments`.
-    pub fn cluster_command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn cluster_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.namespace.command(example("cluster"));
         command
             .arg("--data-dir")
@@ -147,29 +147,29 @@ impl Cluster {
     }
 
     /// Moves the calling thread into the cluster's network, so that a client on this thread reaches it.
-    pub fn enter(&self) {
+    pub(crate) fn enter(&self) {
         let file =
             File::open(Path::new("/run/netns").join(&self.namespace.name)).expect("the namespace's file");
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
     }
 
     /// The kubeconfig's path.
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 
     /// A folder for the test's own files.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// What the process has printed so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The process's id.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.process.as_ref().expect("the cluster runs").id() as i32)
     }
 
@@ -184,7 +184,7 @@ impl Cluster {
     }
 
     /// Ends the process as a power cut would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.process.take() {
             child.kill().expect("SIGKILL reaches the cluster");
             child.wait().expect("the cluster ends");
@@ -192,7 +192,7 @@ impl Cluster {
     }
 
     /// Ends the process as Ctrl-C does, and returns whether its status was 0.
-    pub fn interrupt(&mut self) -> bool {
+    pub(crate) fn interrupt(&mut self) -> bool {
         let mut child = self.process.take().expect("the cluster runs");
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("SIGINT reaches the cluster");
         let began = Instant::now();
@@ -210,7 +210,7 @@ impl Cluster {
     }
 
     /// A kubectl command for this cluster.
-    pub fn command(&self, kubectl: Kubectl, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, kubectl: Kubectl, arguments: &[&str]) -> Command {
         let mut command = self.namespace.command(kubectl.program());
         command
             .arg("--kubeconfig")
@@ -222,7 +222,7 @@ impl Cluster {
     }
 
     /// Runs kubectl and returns its standard output; panics with all that was printed when it fails.
-    pub fn kubectl(&self, kubectl: Kubectl, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, kubectl: Kubectl, arguments: &[&str]) -> String {
         let output = self.command(kubectl, arguments).output().expect("kubectl starts");
         assert!(
             output.status.success(),
@@ -236,7 +236,7 @@ impl Cluster {
     }
 
     /// Runs kubectl, expects it to fail, and returns what it said on standard error.
-    pub fn kubectl_fails(&self, kubectl: Kubectl, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl_fails(&self, kubectl: Kubectl, arguments: &[&str]) -> String {
         let output = self.command(kubectl, arguments).output().expect("kubectl starts");
         assert!(
             !output.status.success(),
@@ -248,7 +248,7 @@ impl Cluster {
     }
 
     /// Runs kubectl with a manifest on standard input.
-    pub fn kubectl_with(&self, kubectl: Kubectl, arguments: &[&str], input: &str) -> Output {
+    pub(crate) fn kubectl_with(&self, kubectl: Kubectl, arguments: &[&str], input: &str) -> Output {
         let path = self.folder.path().join(format!("input-{}.yaml", next_number()));
         fs::write(&path, input).expect("a manifest file");
         self.command(kubectl, arguments)
@@ -258,7 +258,7 @@ impl Cluster {
     }
 
     /// Applies a manifest; panics when that fails.
-    pub fn apply(&self, kubectl: Kubectl, further: &[&str], manifest: &str) -> String {
+    pub(crate) fn apply(&self, kubectl: Kubectl, further: &[&str], manifest: &str) -> String {
         let mut arguments = vec!["apply", "-f", "-"];
         arguments.extend(further);
         let output = self.kubectl_with(kubectl, &arguments, manifest);
@@ -267,7 +267,7 @@ impl Cluster {
     }
 
     /// One HTTP GET from the host to `address` (`host:port`), the way a user's curl would; the body, or an error.
-    pub fn http_get(&self, address: &str) -> Result<String, String> {
+    pub(crate) fn http_get(&self, address: &str) -> Result<String, String> {
         let script = format!(
             "exec 3<>/dev/tcp/{} && printf 'GET / HTTP/1.0\\r\\nHost: web\\r\\n\\r\\n' >&3 && cat <&3",
             address.replace(':', "/")
@@ -286,12 +286,12 @@ impl Cluster {
     }
 
     /// A command inside the cluster's network.
-    pub fn host_command(&self, program: &str) -> Command {
+    pub(crate) fn host_command(&self, program: &str) -> Command {
         self.namespace.command(program)
     }
 
     /// Waits until `condition` holds; panics with the log when `bound` passes first.
-    pub fn wait(&mut self, what: &str, bound: Duration, mut condition: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn wait(&mut self, what: &str, bound: Duration, mut condition: impl FnMut(&mut Self) -> bool) {
         let began = Instant::now();
         while !condition(self) {
             assert!(
@@ -304,7 +304,7 @@ impl Cluster {
     }
 
     /// Waits until kubectl's output satisfies a condition; panics with the last output when `bound` passes first.
-    pub fn wait_for(
+    pub(crate) fn wait_for(
         &self,
         arguments: &[&str],
         bound: Duration,
@@ -350,13 +350,13 @@ impl Drop for Cluster {
 }
 
 /// The lines that a running command prints, as they come.
-pub fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
+pub(crate) fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let output = child.stdout.take().expect("a piped standard output");
     BufReader::new(output).lines().map_while(Result::ok)
 }
 
 /// Everything that a process printed.
-pub fn all(output: &Output) -> String {
+pub(crate) fn all(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
