@@ -3,6 +3,7 @@
 mod decode;
 mod generic;
 pub mod object;
+pub mod patch;
 pub mod resource;
 pub mod schema;
 pub mod strategy;
