@@ -1,1 +1,40 @@
 //! The Kubernetes service proxy as a library: change tracking over Services and EndpointSlices, and backends that apply it.
+//!
+//! A [`Tracker`] turns Services and EndpointSlices into a [`DesiredState`] and the exact difference since the last look; a
+//! [`ProxyBackend`] brings that to the host. Two backends are here: [`nftables`] rules in the kernel.
+//!
+//! ```
+//! use orch_net::Tracker;
+//! use orch_net::nftables::{NftablesBackend, NftablesConfig};
+//! use serde_json::json;
+//!
+//! # fn main() -> Result<(), serde_json::Error> {
+//! let mut tracker = Tracker::new("node-1");
+//! tracker.apply_service(&serde_json::from_value(json!({
+//!     "metadata": {"namespace": "default", "name": "web"},
+//!     "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+//! }))?);
+//! tracker.apply_slice(&serde_json::from_value(json!({
+//!     "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+//!     "addressType": "IPv4",
+//!     "ports": [{"port": 8080}],
+//!     "endpoints": [{"addresses": ["10.244.0.2"]}],
+//! }))?);
+//! assert_eq!(tracker.take_changes().len(), 1);
+//! let rules = NftablesBackend::full_script(&NftablesConfig::default(), tracker.state());
+//! assert!(rules.contains("10.96.0.1 . 6 . 80 . 0 : 10.244.0.2 . 8080"));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod backend;
+mod cidr;
+pub mod model;
+pub mod nftables;
+pub mod objects;
+pub mod tracker;
+
+pub use backend::{BackendError, ProxyBackend, SyncReport, Unserved};
+pub use cidr::{Cidr, ParseCidrError};
+pub use model::{Change, Changes, DesiredState};
+pub use tracker::Tracker;
