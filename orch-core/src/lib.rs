@@ -8,5 +8,16 @@
 //! assert!(error.is_not_found());
 //! ```
 
+pub mod conditions;
+pub mod controller;
 pub mod field;
+pub mod informer;
+pub mod key;
+pub mod leader;
+pub mod names;
+pub mod owner;
+pub mod pki;
+pub mod queue;
+pub mod ready;
+pub mod serve;
 pub mod status;
