@@ -64,11 +64,7 @@ impl AddressPool {
 
     /// A free address, or `None` when all are taken.
     pub(crate) fn allocate(&mut self) -> Option<IpAddr> {
-        let last = if self.v4 {
-            self.hosts - 2
-        } else {
-            self.hosts - 1
-        };
+        let last = if self.v4 { self.hosts - 2 } else { self.hosts - 1 };
         let free = (self.next..=last)
             .chain(2..self.next.min(last + 1))
             .find(|offset| !self.taken.contains(offset))?;
@@ -99,9 +95,7 @@ impl AddressPool {
             IpAddr::V6(v6) if !self.v4 => u128::from(v6),
             _ => return None,
         };
-        value
-            .checked_sub(self.base)
-            .filter(|offset| *offset < self.hosts)
+        value.checked_sub(self.base).filter(|offset| *offset < self.hosts)
     }
 }
 
@@ -116,10 +110,7 @@ mod tests {
         let all: Vec<String> = std::iter::from_fn(|| pool.allocate())
             .map(|ip| ip.to_string())
             .collect();
-        assert_eq!(
-            all,
-            ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"]
-        );
+        assert_eq!(all, ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"]);
         pool.release("10.1.2.3".parse().unwrap());
         pool.release("10.1.2.5".parse().unwrap());
         assert_eq!(pool.allocate().unwrap().to_string(), "10.1.2.3");

@@ -15,12 +15,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::address_pool::AddressPool;
+use crate::event_bus::EventBus;
 use crate::log_file;
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerEventType, ContainerFilter, ContainerId,
-    ContainerState, ContainerStatus, ExecSyncResponse, Image, Observation, PodSandbox,
-    PodSandboxConfig, PodSandboxState, PodSandboxStatus, Result, Runtime, RuntimeCondition,
-    RuntimeConfig, RuntimeError, RuntimeStatus, SandboxId, Version,
+    ContainerState, ContainerStatus, ExecSyncResponse, Image, Observation, PodSandbox, PodSandboxConfig,
+    PodSandboxState, PodSandboxStatus, Result, Runtime, RuntimeCondition, RuntimeConfig, RuntimeError,
+    RuntimeStatus, SandboxId, Version,
 };
 
 /// How containers of one image behave in a [`FakeRuntime`].
@@ -89,7 +90,7 @@ struct State {
     images: BTreeMap<String, Image>,
     pool: Option<AddressPool>,
     exits: BTreeMap<(Instant, ContainerId), i32>,
-    subscribers: Vec<mpsc::UnboundedSender<ContainerEvent>>,
+    events: EventBus,
     counter: u64,
     starts: u64,
 }
@@ -126,11 +127,7 @@ impl FakeRuntime {
 
     /// Changes how containers of an image behave from their next start on.
     pub fn set_script(&self, image: impl Into<String>, script: Script) {
-        self.shared
-            .state
-            .lock()
-            .scripts
-            .insert(image.into(), script);
+        self.shared.state.lock().scripts.insert(image.into(), script);
     }
 
     /// Makes every call fail as if the runtime could not be reached, or lets them work again.
@@ -199,17 +196,7 @@ impl State {
             "Error".into()
         };
         let pod_uid = container.pod_uid.clone();
-        self.notify(id, pod_uid, ContainerEventType::Stopped);
-    }
-
-    fn notify(&mut self, id: &ContainerId, pod_uid: String, event_type: ContainerEventType) {
-        let event = ContainerEvent {
-            container_id: id.clone(),
-            pod_uid,
-            event_type,
-        };
-        self.subscribers
-            .retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        self.events.send(id, &pod_uid, ContainerEventType::Stopped);
     }
 
     fn new_id(&mut self, kind: &str) -> String {
@@ -242,7 +229,8 @@ impl State {
     fn remove_container(&mut self, id: &ContainerId) {
         self.exit(id, 137);
         if let Some(container) = self.containers.remove(id) {
-            self.notify(id, container.pod_uid, ContainerEventType::Deleted);
+            self.events
+                .send(id, &container.pod_uid, ContainerEventType::Deleted);
         }
     }
 }
@@ -274,9 +262,7 @@ impl Runtime for FakeRuntime {
         self.check()?;
         let network_ready = match self.shared.state.lock().pool {
             Some(_) => RuntimeCondition::ready(),
-            None => {
-                RuntimeCondition::not_ready("NetworkPluginNotReady", "the node has no pod CIDR yet")
-            }
+            None => RuntimeCondition::not_ready("NetworkPluginNotReady", "the node has no pod CIDR yet"),
         };
         Ok(RuntimeStatus {
             runtime_ready: RuntimeCondition::ready(),
@@ -286,9 +272,8 @@ impl Runtime for FakeRuntime {
 
     async fn update_runtime_config(&self, config: &RuntimeConfig) -> Result<()> {
         self.check()?;
-        let mut pool = AddressPool::new(&config.pod_cidr).ok_or_else(|| {
-            RuntimeError::Config(format!("invalid pod CIDR {:?}", config.pod_cidr))
-        })?;
+        let mut pool = AddressPool::new(&config.pod_cidr)
+            .ok_or_else(|| RuntimeError::Config(format!("invalid pod CIDR {:?}", config.pod_cidr)))?;
         let mut state = self.shared.state.lock();
         for ip in state
             .sandboxes
@@ -305,18 +290,18 @@ impl Runtime for FakeRuntime {
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId> {
         self.check()?;
         let mut state = self.shared.state.lock();
-        let ip =
-            if config.has_own_network() {
-                let pool = state
-                    .pool
-                    .as_mut()
-                    .ok_or_else(|| RuntimeError::Network("the node has no pod CIDR yet".into()))?;
-                Some(pool.allocate().ok_or_else(|| {
-                    RuntimeError::Network("no free address in the pod CIDR".into())
-                })?)
-            } else {
-                None
-            };
+        let ip = if config.has_own_network() {
+            let pool = state
+                .pool
+                .as_mut()
+                .ok_or_else(|| RuntimeError::Network("the node has no pod CIDR yet".into()))?;
+            Some(
+                pool.allocate()
+                    .ok_or_else(|| RuntimeError::Network("no free address in the pod CIDR".into()))?,
+            )
+        } else {
+            None
+        };
         let id = SandboxId::from(state.new_id("sandbox"));
         let sandbox = FakeSandbox {
             config: Box::new(config.clone()),
@@ -361,8 +346,7 @@ impl Runtime for FakeRuntime {
     async fn list_pod_sandbox(&self, pod_uid: Option<&str>) -> Result<Vec<PodSandbox>> {
         self.check()?;
         let state = self.shared.state.lock();
-        let matches =
-            |sandbox: &FakeSandbox| pod_uid.is_none_or(|uid| sandbox.config.metadata.uid == uid);
+        let matches = |sandbox: &FakeSandbox| pod_uid.is_none_or(|uid| sandbox.config.metadata.uid == uid);
         Ok(state
             .sandboxes
             .iter()
@@ -371,11 +355,7 @@ impl Runtime for FakeRuntime {
             .collect())
     }
 
-    async fn create_container(
-        &self,
-        sandbox: &SandboxId,
-        config: &ContainerConfig,
-    ) -> Result<ContainerId> {
+    async fn create_container(&self, sandbox: &SandboxId, config: &ContainerConfig) -> Result<ContainerId> {
         self.check()?;
         let mut state = self.shared.state.lock();
         let found = state
@@ -383,26 +363,19 @@ impl Runtime for FakeRuntime {
             .get(sandbox)
             .ok_or_else(|| RuntimeError::no_sandbox(sandbox))?;
         if found.state != PodSandboxState::Ready {
-            return Err(RuntimeError::State(format!(
-                "sandbox {sandbox} is not ready"
-            )));
+            return Err(RuntimeError::State(format!("sandbox {sandbox} is not ready")));
         }
         let image = state.images.get(&config.image);
-        let image_ref =
-            image
-                .map(|image| image.id.clone())
-                .ok_or_else(|| RuntimeError::NotFound {
-                    kind: "image",
-                    id: config.image.clone(),
-                })?;
+        let image_ref = image
+            .map(|image| image.id.clone())
+            .ok_or_else(|| RuntimeError::NotFound {
+                kind: "image",
+                id: config.image.clone(),
+            })?;
         let pod_uid = found.config.metadata.uid.clone();
         let log_dir = &found.config.log_directory;
         let log_path = (!log_dir.as_os_str().is_empty()).then(|| log_dir.join(&config.log_path));
-        let script = state
-            .scripts
-            .get(&config.image)
-            .cloned()
-            .unwrap_or_default();
+        let script = state.scripts.get(&config.image).cloned().unwrap_or_default();
         let id = ContainerId::from(state.new_id("container"));
         let status = ContainerStatus {
             id: id.clone(),
@@ -428,7 +401,7 @@ impl Runtime for FakeRuntime {
             exec_exit_code: script.exec_exit_code,
         };
         state.containers.insert(id.clone(), container);
-        state.notify(&id, pod_uid, ContainerEventType::Created);
+        state.events.send(&id, &pod_uid, ContainerEventType::Created);
         Ok(id)
     }
 
@@ -441,9 +414,7 @@ impl Runtime for FakeRuntime {
                 .get(id)
                 .ok_or_else(|| RuntimeError::no_container(id))?;
             if container.status.state != ContainerState::Created {
-                return Err(RuntimeError::State(format!(
-                    "container {id} was started before"
-                )));
+                return Err(RuntimeError::State(format!("container {id} was started before")));
             }
             container.status.image.clone()
         };
@@ -480,11 +451,12 @@ impl Runtime for FakeRuntime {
                 .insert((Instant::now() + after, id.clone()), script.exit_code);
             self.shared.due_changed.notify_waiters();
         }
-        state.notify(id, pod_uid, ContainerEventType::Started);
+        state.events.send(id, &pod_uid, ContainerEventType::Started);
         drop(state);
         match log_path {
-            Some(path) => log_file::append_lines(&path, &script.log)
-                .map_err(RuntimeError::io("write the log")),
+            Some(path) => {
+                log_file::append_lines(&path, &script.log).map_err(RuntimeError::io("write the log"))
+            }
             None => Ok(()),
         }
     }
@@ -492,18 +464,13 @@ impl Runtime for FakeRuntime {
     async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<()> {
         self.check()?;
         let stop_exit_code = match self.shared.state.lock().containers.get(id) {
-            Some(container) if container.status.state == ContainerState::Running => {
-                container.stop_exit_code
-            }
+            Some(container) if container.status.state == ContainerState::Running => container.stop_exit_code,
             _ => return Ok(()),
         };
         if stop_exit_code.is_none() {
             tokio::time::sleep(timeout).await;
         }
-        self.shared
-            .state
-            .lock()
-            .exit(id, stop_exit_code.unwrap_or(137));
+        self.shared.state.lock().exit(id, stop_exit_code.unwrap_or(137));
         Ok(())
     }
 
@@ -541,12 +508,7 @@ impl Runtime for FakeRuntime {
             created_at: c.status.created_at,
             labels: c.status.labels.clone(),
         };
-        Ok(state
-            .containers
-            .values()
-            .filter(matches)
-            .map(listed)
-            .collect())
+        Ok(state.containers.values().filter(matches).map(listed).collect())
     }
 
     async fn exec_sync(
@@ -562,9 +524,7 @@ impl Runtime for FakeRuntime {
             .get(id)
             .ok_or_else(|| RuntimeError::no_container(id))?;
         if container.status.state != ContainerState::Running {
-            return Err(RuntimeError::State(format!(
-                "container {id} is not running"
-            )));
+            return Err(RuntimeError::State(format!("container {id} is not running")));
         }
         let stdout = command.join(" ").into_bytes();
         Ok(ExecSyncResponse {
@@ -613,8 +573,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn events(&self) -> BoxStream<'static, ContainerEvent> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.shared.state.lock().subscribers.push(sender);
+        let receiver = self.shared.state.lock().events.subscribe();
         stream::unfold((Arc::clone(&self.shared), receiver), next_event).boxed()
     }
 }

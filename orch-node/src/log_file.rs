@@ -149,9 +149,7 @@ impl LogReader {
             self.pending.extend_from_slice(&block[..n]);
             self.take_records(&mut out);
         }
-        let keep = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(out.len());
+        let keep = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
         out.truncate(keep);
         self.left -= keep as u64;
         Ok(out)

@@ -21,9 +21,9 @@ pub use config::{
 pub use error::{Result, RuntimeError};
 pub use id::{ContainerId, SandboxId};
 pub use status::{
-    Container, ContainerEvent, ContainerEventType, ContainerFilter, ContainerState,
-    ContainerStatus, ExecSyncResponse, Image, Observation, PodSandbox, PodSandboxState,
-    PodSandboxStatus, RuntimeCondition, RuntimeStatus, Version,
+    Container, ContainerEvent, ContainerEventType, ContainerFilter, ContainerState, ContainerStatus,
+    ExecSyncResponse, Image, Observation, PodSandbox, PodSandboxState, PodSandboxStatus, RuntimeCondition,
+    RuntimeStatus, Version,
 };
 
 /// What runs pods on a node.
@@ -70,11 +70,7 @@ pub trait Runtime: std::fmt::Debug + Send + Sync + 'static {
     async fn list_pod_sandbox(&self, pod_uid: Option<&str>) -> Result<Vec<PodSandbox>>;
 
     /// Creates a container in a sandbox, without starting it.
-    async fn create_container(
-        &self,
-        sandbox: &SandboxId,
-        config: &ContainerConfig,
-    ) -> Result<ContainerId>;
+    async fn create_container(&self, sandbox: &SandboxId, config: &ContainerConfig) -> Result<ContainerId>;
 
     /// Starts a created container. When the program cannot be executed the error is [`RuntimeError::Start`] and the
     /// container is exited with code 128 and reason `StartError`.
