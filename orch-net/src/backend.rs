@@ -34,11 +34,7 @@ pub trait ProxyBackend: Send {
     ///
     /// # Errors
     /// Any [`BackendError`]; the next sync is then [`Changes::All`].
-    async fn sync(
-        &mut self,
-        desired: &DesiredState,
-        changes: &Changes,
-    ) -> Result<SyncReport, BackendError>;
+    async fn sync(&mut self, desired: &DesiredState, changes: &Changes) -> Result<SyncReport, BackendError>;
 
     /// Whether the host still holds what the last sync brought. Called every few seconds, so it must be cheap; it may look
     /// at a token only. On `false` the proxy syncs [`Changes::All`].

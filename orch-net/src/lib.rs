@@ -22,7 +22,7 @@
 //! }))?);
 //! assert_eq!(tracker.take_changes().len(), 1);
 //! let rules = NftablesBackend::full_script(&NftablesConfig::default(), tracker.state());
-//! assert!(rules.contains("10.96.0.1 . 6 . 80 . 0 : 10.244.0.2 . 8080"));
+//! assert!(rules.contains("10.96.0.1 . 80 . 0 : 10.244.0.2 . 8080"));
 //! # Ok(())
 //! # }
 //! ```
@@ -30,8 +30,11 @@
 pub mod backend;
 mod cidr;
 pub mod model;
+mod netlink;
 pub mod nftables;
 pub mod objects;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod tracker;
 
 pub use backend::{BackendError, ProxyBackend, SyncReport, Unserved};

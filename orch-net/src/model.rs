@@ -21,6 +21,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// The protocol that the API names so (`TCP`, `UDP`, `SCTP`).
     #[must_use]
     pub fn from_api(name: &str) -> Option<Self> {
@@ -62,11 +65,7 @@ impl Family {
     /// The family of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 
@@ -365,9 +364,6 @@ mod tests {
 
     #[test]
     fn repeated_endpoints_count_once() {
-        assert_eq!(
-            keep_order(&[], vec![endpoint(1), endpoint(1)]),
-            vec![endpoint(1)]
-        );
+        assert_eq!(keep_order(&[], vec![endpoint(1), endpoint(1)]), vec![endpoint(1)]);
     }
 }

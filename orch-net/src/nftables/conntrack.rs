@@ -8,9 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 use crate::model::{Changes, DesiredState, Protocol, ServicePort};
 
@@ -81,11 +79,7 @@ impl StaleFlows {
                         .or_default();
                     entry.extend(valid);
                 }
-                None => self
-                    .node_ports
-                    .entry(frontend.port)
-                    .or_default()
-                    .extend(valid),
+                None => self.node_ports.entry(frontend.port).or_default().extend(valid),
             }
         }
     }
@@ -124,10 +118,7 @@ fn loses_flows(before: &ServicePort, after: Option<&ServicePort>) -> bool {
         return false;
     }
     let Some(after) = after else { return true };
-    let now: HashSet<_> = after
-        .all_endpoints()
-        .map(|endpoint| endpoint.address)
-        .collect();
+    let now: HashSet<_> = after.all_endpoints().map(|endpoint| endpoint.address).collect();
     before
         .all_endpoints()
         .any(|endpoint| !now.contains(&endpoint.address))
@@ -265,8 +256,7 @@ impl Door {
     }
 
     fn request(&self, kind: u16, flags: u16, family: u8, attributes: &[u8]) -> io::Result<()> {
-        let length =
-            u32::try_from(HEADER + GENERIC + attributes.len()).map_err(io::Error::other)?;
+        let length = u32::try_from(HEADER + GENERIC + attributes.len()).map_err(io::Error::other)?;
         let mut message = Vec::with_capacity(HEADER + GENERIC + attributes.len());
         message.extend_from_slice(&length.to_ne_bytes());
         message.extend_from_slice(&kind.to_ne_bytes());

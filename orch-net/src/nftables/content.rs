@@ -29,7 +29,7 @@ pub(super) enum Collection {
     /// Frontend → chain.
     Services(Space),
     /// Frontend and a random index below the number of endpoints → endpoint.
-    Endpoints(Space, List),
+    Endpoints(Space, List, Protocol),
     /// Frontend under `externalTrafficPolicy: Local` → chain for pods and the node (main list) or for all others (local list).
     Policy(Space, List),
     /// Frontend without endpoints → reject or drop.
@@ -41,22 +41,18 @@ pub(super) enum Collection {
 }
 
 impl Collection {
-    pub(super) const ALL: [Self; 14] = [
-        Self::Services(Space::Address),
-        Self::Services(Space::NodePort),
-        Self::Endpoints(Space::Address, List::Main),
-        Self::Endpoints(Space::Address, List::Local),
-        Self::Endpoints(Space::NodePort, List::Main),
-        Self::Endpoints(Space::NodePort, List::Local),
-        Self::Policy(Space::Address, List::Main),
-        Self::Policy(Space::Address, List::Local),
-        Self::Policy(Space::NodePort, List::Main),
-        Self::Policy(Space::NodePort, List::Local),
-        Self::Blocked(Space::Address),
-        Self::Blocked(Space::NodePort),
-        Self::ClusterIps,
-        Self::Hairpin,
-    ];
+    /// All that a table has.
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self::ClusterIps, Self::Hairpin];
+        for space in [Space::Address, Space::NodePort] {
+            all.extend([Self::Services(space), Self::Blocked(space)]);
+            for list in [List::Main, List::Local] {
+                all.push(Self::Policy(space, list));
+                all.extend(Protocol::ALL.map(|protocol| Self::Endpoints(space, list, protocol)));
+            }
+        }
+        all
+    }
 
     /// Whether several service ports may hold the same element.
     pub(super) fn is_shared(self) -> bool {
@@ -97,8 +93,8 @@ pub(super) struct Element {
 /// How endpoints are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Choice {
-    /// At random among `n` elements of an endpoint map; all service ports with `n` endpoints share the chain.
-    Random(Space, List, u32),
+    /// At random among as many elements of an endpoint map; all service ports of the protocol with as many endpoints share the chain.
+    Random(Space, List, Protocol, u32),
     /// By the service port's own chain, which remembers clients.
     Sticky(u64),
 }
@@ -197,13 +193,7 @@ impl Content {
         }
     }
 
-    fn external_local(
-        &mut self,
-        port: &ServicePort,
-        frontend: &Frontend,
-        space: Space,
-        target: Target,
-    ) {
+    fn external_local(&mut self, port: &ServicePort, frontend: &Frontend, space: Space, target: Target) {
         let Route::Endpoints(all) = port.route_from_cluster(frontend) else {
             return self.block(space, target, ChainId::Reject);
         };
@@ -262,14 +252,15 @@ impl Content {
         }
         let mut count = 0;
         for endpoint in endpoints {
+            let collection = Collection::Endpoints(space, list, target.protocol);
             self.push(
-                Collection::Endpoints(space, list),
+                collection,
                 Key::Slot(target, count),
                 Value::Endpoint(endpoint.address),
             );
             count += 1;
         }
-        Choice::Random(space, list, count)
+        Choice::Random(space, list, target.protocol, count)
     }
 }
 
@@ -284,8 +275,7 @@ fn hash(value: &impl Hash) -> u64 {
         fn finish(&self) -> u64 {
             let digest = self.0.clone().finalize();
             u64::from_be_bytes([
-                digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6],
-                digest[7],
+                digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
             ])
         }
     }

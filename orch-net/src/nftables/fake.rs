@@ -53,13 +53,7 @@ struct Packet {
 impl FakeNft {
     /// What becomes of a new connection. `node` are the node's own addresses, `protocol` is IANA's number.
     #[must_use]
-    pub fn route(
-        &self,
-        source: IpAddr,
-        destination: SocketAddr,
-        protocol: u8,
-        node: &[IpAddr],
-    ) -> Verdict {
+    pub fn route(&self, source: IpAddr, destination: SocketAddr, protocol: u8, node: &[IpAddr]) -> Verdict {
         let tables = self.tables.lock();
         let family = if destination.is_ipv4() { "ip " } else { "ip6 " };
         let Some((_, table)) = tables.iter().find(|(name, _)| name.starts_with(family)) else {
@@ -183,11 +177,7 @@ fn command(tables: &mut Tables, line: &str) -> Result<(), Refusal> {
     let (object, body) = rest.split_once(' ').unwrap_or((rest, ""));
     match (verb, what) {
         ("add", "chain") => drop(table.chains.entry(object.to_owned()).or_default()),
-        ("flush", "chain") => table
-            .chains
-            .get_mut(object)
-            .ok_or(Refusal::NotFound)?
-            .clear(),
+        ("flush", "chain") => table.chains.get_mut(object).ok_or(Refusal::NotFound)?.clear(),
         ("delete", "chain") => {
             let rules = table.chains.remove(object).ok_or(Refusal::NotFound)?;
             if !rules.is_empty() {
@@ -274,6 +264,7 @@ impl Table {
             return self.run(target, packet, marked);
         }
         match statement {
+            "meta l4proto 6 reject with tcp reset" if packet.protocol == 6 => Verdict::Reject,
             "reject" => Verdict::Reject,
             "drop" => Verdict::Drop,
             _ => self.lookup(statement, packet, marked),
@@ -311,13 +302,11 @@ impl Table {
                 masquerade: *marked,
             };
         }
-        if let (Some(name), Some(modulus)) =
-            (statement.split(" map @").nth(1), after(&words, "mod"))
-        {
+        if let (Some(name), Some(modulus)) = (statement.split(" map @").nth(1), after(&words, "mod")) {
             let map = self.sets.get(name);
-            let key = packet.key(statement.split(" to ").nth(1).unwrap_or_default());
-            let found = (0..modulus.parse::<u32>().unwrap_or(0))
-                .filter_map(|i| map?.get(&format!("{key} . {i}")));
+            let key = packet.slot(statement.split(" to ").nth(1).unwrap_or_default());
+            let found =
+                (0..modulus.parse::<u32>().unwrap_or(0)).filter_map(|i| map?.get(&format!("{key} . {i}")));
             let parse = |text: &String| {
                 let (ip, port) = text.split_once(" . ")?;
                 Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
@@ -332,6 +321,16 @@ impl Table {
 }
 
 impl Packet {
+    /// What the map of endpoints is looked up by, but for the index.
+    fn slot(&self, expression: &str) -> String {
+        let (ip, port) = (self.destination.ip(), self.destination.port());
+        if expression.contains(" daddr . ") {
+            format!("{ip} . {port}")
+        } else {
+            port.to_string()
+        }
+    }
+
     fn key(&self, expression: &str) -> String {
         let by_address = expression
             .split(" vmap")
@@ -354,9 +353,7 @@ fn after<'a>(words: &[&'a str], word: &str) -> Option<&'a str> {
 fn matching<'r>(table: &Table, rule: &'r str, packet: Packet) -> Option<&'r str> {
     let mut rest = rule;
     loop {
-        let family = rest
-            .strip_prefix("ip6 ")
-            .or_else(|| rest.strip_prefix("ip "));
+        let family = rest.strip_prefix("ip6 ").or_else(|| rest.strip_prefix("ip "));
         if let Some(condition) = rest.strip_prefix("fib saddr type local ") {
             rest = packet.source_is_node.then_some(condition)?;
         } else if let Some(condition) = rest.strip_prefix("fib daddr type local ") {

@@ -175,11 +175,7 @@ impl ProxyBackend for NftablesBackend {
             .map_err(|error| unsupported(error.to_string()))
     }
 
-    async fn sync(
-        &mut self,
-        desired: &DesiredState,
-        changes: &Changes,
-    ) -> Result<SyncReport, BackendError> {
+    async fn sync(&mut self, desired: &DesiredState, changes: &Changes) -> Result<SyncReport, BackendError> {
         let (script, writes) = match changes {
             Changes::All => self.ruleset.full(&self.config, desired),
             Changes::Only(changes) => self.ruleset.incremental(&self.config, changes),
@@ -208,11 +204,7 @@ impl ProxyBackend for NftablesBackend {
         for family in &self.config.families {
             match self
                 .nft
-                .list_chain(
-                    script::keyword(*family),
-                    &self.config.table,
-                    script::SENTINEL,
-                )
+                .list_chain(script::keyword(*family), &self.config.table, script::SENTINEL)
                 .await
             {
                 Ok(listing) if listing.contains(script::SENTINEL_RULE) => {}
@@ -281,12 +273,7 @@ fn probe_state(config: &NftablesConfig) -> DesiredState {
         .flat_map(|family| {
             [
                 port(*family, None, TrafficPolicy::Cluster, 1),
-                port(
-                    *family,
-                    Some(Duration::from_secs(1)),
-                    TrafficPolicy::Cluster,
-                    2,
-                ),
+                port(*family, Some(Duration::from_secs(1)), TrafficPolicy::Cluster, 2),
                 port(*family, None, TrafficPolicy::Local, 3),
             ]
         })

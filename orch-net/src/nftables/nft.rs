@@ -68,9 +68,7 @@ impl NftError {
             Self::NotFound(text)
         } else if stderr.contains("File exists") {
             Self::Exists(text)
-        } else if stderr.contains("Operation not supported")
-            || stderr.contains("Protocol not supported")
-        {
+        } else if stderr.contains("Operation not supported") || stderr.contains("Protocol not supported") {
             Self::Unsupported(text)
         } else {
             Self::Failed(text)
@@ -138,8 +136,7 @@ impl Nft for NftProgram {
     }
 
     async fn list_chain(&self, family: &str, table: &str, chain: &str) -> Result<String, NftError> {
-        self.run(&["-t", "list", "chain", family, table, chain], "")
-            .await
+        self.run(&["-t", "list", "chain", family, table, chain], "").await
     }
 }
 
@@ -149,12 +146,8 @@ mod tests {
 
     #[test]
     fn stderr_is_told_apart() {
-        let not_found =
-            "Error: Could not process rule: No such file or directory\nadd rule ip a b accept\n";
-        assert!(matches!(
-            NftError::classify(not_found),
-            NftError::NotFound(_)
-        ));
+        let not_found = "Error: Could not process rule: No such file or directory\nadd rule ip a b accept\n";
+        assert!(matches!(NftError::classify(not_found), NftError::NotFound(_)));
         assert!(matches!(
             NftError::classify("Error: Could not process rule: File exists"),
             NftError::Exists(_)
@@ -169,13 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_says_how_to_get_it() {
-        let error = NftProgram::new("/nonexistent/nft")
-            .check("")
-            .await
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("apt-get install nftables"),
-            "{error}"
-        );
+        let error = NftProgram::new("/nonexistent/nft").check("").await.unwrap_err();
+        assert!(error.to_string().contains("apt-get install nftables"), "{error}");
     }
 }

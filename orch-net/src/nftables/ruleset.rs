@@ -32,11 +32,7 @@ struct Delta {
 
 impl Ruleset {
     /// The script that replaces the tables by the desired state, and how many elements and chains it writes.
-    pub(super) fn full(
-        &mut self,
-        config: &NftablesConfig,
-        desired: &DesiredState,
-    ) -> (String, usize) {
+    pub(super) fn full(&mut self, config: &NftablesConfig, desired: &DesiredState) -> (String, usize) {
         self.tables.clear();
         let mut script = Script::default();
         let mut writes = 0;
@@ -56,11 +52,7 @@ impl Ruleset {
     }
 
     /// The script that brings about a difference, empty if the rules do not differ.
-    pub(super) fn incremental(
-        &mut self,
-        config: &NftablesConfig,
-        changes: &[Change],
-    ) -> (String, usize) {
+    pub(super) fn incremental(&mut self, config: &NftablesConfig, changes: &[Change]) -> (String, usize) {
         let mut script = Script::default();
         let mut writes = 0;
         for family in &config.families {
@@ -68,9 +60,8 @@ impl Ruleset {
             let table = self.tables.entry(*family).or_default();
             for change in changes {
                 let of_family = |port: &&ServicePort| port.key.family == *family;
-                let content = |port: Option<&ServicePort>| {
-                    port.filter(of_family).map(Content::of).unwrap_or_default()
-                };
+                let content =
+                    |port: Option<&ServicePort>| port.filter(of_family).map(Content::of).unwrap_or_default();
                 let (before, after) = (
                     content(change.before.as_deref()),
                     content(change.after.as_deref()),
@@ -100,10 +91,7 @@ impl Table {
                         continue;
                     }
                 }
-                by_collection
-                    .entry(element.collection)
-                    .or_default()
-                    .push(element);
+                by_collection.entry(element.collection).or_default().push(element);
             }
         }
         for sticky in &stickies {
@@ -183,20 +171,14 @@ impl Table {
         };
         let (before, after) = (by_id(&delta.before), by_id(&delta.after));
         let mut writes = gone.len() + fresh.len();
-        for (id, sticky) in after
-            .iter()
-            .filter(|(id, sticky)| before.get(id) != Some(sticky))
-        {
+        for (id, sticky) in after.iter().filter(|(id, sticky)| before.get(id) != Some(sticky)) {
             let old = before.get(id);
             writer.sticky(sticky, old.is_none(), &ids_without(sticky, old));
             writes += 1;
         }
         writer.delete_elements(gone);
         writer.add_elements(fresh);
-        for (id, sticky) in before
-            .iter()
-            .filter(|(id, sticky)| after.get(id) != Some(sticky))
-        {
+        for (id, sticky) in before.iter().filter(|(id, sticky)| after.get(id) != Some(sticky)) {
             match after.get(id) {
                 Some(new) => writer.remove_sticky_endpoints(&ids_without(sticky, Some(new))),
                 None => writer.remove_sticky(sticky),

@@ -5,9 +5,7 @@
 use std::fmt::Write;
 
 use super::NftablesConfig;
-use super::content::{
-    ChainId, Choice, Collection, Element, Entry, Key, List, Space, Sticky, Target, Value,
-};
+use super::content::{ChainId, Choice, Collection, Element, Entry, Key, List, Space, Sticky, Target, Value};
 use crate::model::{Family, Protocol};
 
 /// Elements that one command carries at most.
@@ -37,11 +35,7 @@ impl Script {
         self.text
     }
 
-    pub(super) fn table<'a>(
-        &'a mut self,
-        config: &'a NftablesConfig,
-        family: Family,
-    ) -> TableWriter<'a> {
+    pub(super) fn table<'a>(&'a mut self, config: &'a NftablesConfig, family: Family) -> TableWriter<'a> {
         TableWriter {
             script: self,
             config,
@@ -83,9 +77,9 @@ pub(super) fn collection_name(collection: Collection) -> String {
     };
     match collection {
         Collection::Services(space) => format!("{}services", prefix(space)),
-        Collection::Endpoints(space, list) => {
+        Collection::Endpoints(space, list, protocol) => {
             format!(
-                "{}{}",
+                "{}{}-{protocol}",
                 prefix(space),
                 in_list(list, "endpoints", "local-endpoints")
             )
@@ -107,11 +101,11 @@ fn write_chain_name(text: &mut String, chain: ChainId) {
     match chain {
         ChainId::Choose(choice, entry) => {
             match choice {
-                Choice::Random(space, List::Main, n) => {
-                    push(text, format_args!("{}pick-{n}", prefix(space)))
+                Choice::Random(space, List::Main, protocol, n) => {
+                    push(text, format_args!("{}pick-{protocol}-{n}", prefix(space)))
                 }
-                Choice::Random(space, List::Local, n) => {
-                    push(text, format_args!("{}local-pick-{n}", prefix(space)))
+                Choice::Random(space, List::Local, protocol, n) => {
+                    push(text, format_args!("{}local-pick-{protocol}-{n}", prefix(space)))
                 }
                 Choice::Sticky(id) => push(text, format_args!("sticky-{id:016x}")),
             }
@@ -121,9 +115,7 @@ fn write_chain_name(text: &mut String, chain: ChainId) {
                 Entry::Cluster => "-cluster",
             });
         }
-        ChainId::ExternalLocal(space) => {
-            push(text, format_args!("{}external-local", prefix(space)))
-        }
+        ChainId::ExternalLocal(space) => push(text, format_args!("{}external-local", prefix(space))),
         ChainId::Reject => text.push_str("refuse"),
         ChainId::Drop => text.push_str("discard"),
     }
@@ -136,8 +128,7 @@ pub(super) fn chain_name(chain: ChainId) -> String {
 }
 
 fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
-    text.write_fmt(args)
-        .expect("writing to a string can not fail");
+    text.write_fmt(args).expect("writing to a string can not fail");
 }
 
 fn write_target(text: &mut String, target: &Target) {
@@ -154,8 +145,10 @@ fn write_element(text: &mut String, element: &Element, with_value: bool) {
     match &element.key {
         Key::Target(target) => write_target(text, target),
         Key::Slot(target, index) => {
-            write_target(text, target);
-            push(text, format_args!(" . {index}"));
+            if let Some(ip) = target.ip {
+                push(text, format_args!("{ip} . "));
+            }
+            push(text, format_args!("{} . {index}", target.port));
         }
         Key::Ip(ip) => push(text, format_args!("{ip}")),
         Key::Pair(ip) => push(text, format_args!("{ip} . {ip}")),
@@ -166,10 +159,7 @@ fn write_element(text: &mut String, element: &Element, with_value: bool) {
             write_chain_name(text, chain);
         }
         Value::Endpoint(address) if with_value => {
-            push(
-                text,
-                format_args!(" : {} . {}", address.ip(), address.port()),
-            );
+            push(text, format_args!(" : {} . {}", address.ip(), address.port()));
         }
         _ => {}
     }
@@ -207,10 +197,17 @@ impl TableWriter<'_> {
         self.command("add table", format_args!(""));
         self.cidr_set("pod-cidrs", &self.config.pod_cidrs);
         self.cidr_set("bridge-cidrs", &self.config.bridge_cidrs);
-        for collection in Collection::ALL {
+        for collection in Collection::all() {
             self.collection(collection);
         }
-        self.chain("refuse", &["reject".to_owned()]);
+        // A reset is never rate-limited, as ICMP errors are.
+        self.chain(
+            "refuse",
+            &[
+                "meta l4proto 6 reject with tcp reset".to_owned(),
+                "reject".to_owned(),
+            ],
+        );
         self.chain("discard", &["drop".to_owned()]);
         self.policy_chain(Space::Address);
         self.policy_chain(Space::NodePort);
@@ -223,10 +220,7 @@ impl TableWriter<'_> {
             self.hook(name, hook, "jump services");
         }
         for (name, hook) in [
-            (
-                "filter-prerouting",
-                "type filter hook prerouting priority -90",
-            ),
+            ("filter-prerouting", "type filter hook prerouting priority -90"),
             ("filter-output", "type filter hook output priority -90"),
         ] {
             self.hook(name, hook, "ct state new jump unserved");
@@ -239,10 +233,7 @@ impl TableWriter<'_> {
     }
 
     fn hook(&mut self, name: &str, hook: &str, rule: &str) {
-        self.command(
-            "add chain",
-            format_args!("{name} {{ {hook} ; policy accept ; }}"),
-        );
+        self.command("add chain", format_args!("{name} {{ {hook} ; policy accept ; }}"));
         self.rule(name, format_args!("{rule}"));
     }
 
@@ -255,10 +246,7 @@ impl TableWriter<'_> {
         let mine = cidrs.iter().filter(|cidr| cidr.family() == self.family);
         let mine: Vec<String> = mine.map(ToString::to_string).collect();
         if !mine.is_empty() {
-            self.command(
-                "add element",
-                format_args!("{name} {{ {} }}", mine.join(", ")),
-            );
+            self.command("add element", format_args!("{name} {{ {} }}", mine.join(", ")));
         }
     }
 
@@ -277,32 +265,34 @@ impl TableWriter<'_> {
         }
     }
 
+    /// The expression by which endpoints are looked up, but for the index. There is a map for each protocol, because nft 1.0.6 can
+    /// not read back a map whose type is given by `th dport`.
+    fn slot_expr(&self, space: Space, protocol: Protocol) -> String {
+        match space {
+            Space::Address => format!("{} daddr . {protocol} dport", keyword(self.family)),
+            Space::NodePort => format!("{protocol} dport"),
+        }
+    }
+
     fn collection(&mut self, collection: Collection) {
         let name = collection_name(collection);
         let ip = keyword(self.family);
         let address = self.address_type();
         match collection {
-            Collection::Services(space)
-            | Collection::Policy(space, _)
-            | Collection::Blocked(space) => {
+            Collection::Services(space) | Collection::Policy(space, _) | Collection::Blocked(space) => {
                 let key = self.target_expr(space);
-                self.command(
-                    "add map",
-                    format_args!("{name} {{ typeof {key} : verdict ; }}"),
-                );
+                self.command("add map", format_args!("{name} {{ typeof {key} : verdict ; }}"));
             }
-            Collection::Endpoints(space, _) => {
-                let key = self.target_expr(space);
+            Collection::Endpoints(space, _, protocol) => {
+                let key = self.slot_expr(space, protocol);
                 self.command(
                     "add map",
                     format_args!(
-                        "{name} {{ typeof {key} . numgen random mod 2 : {ip} daddr . th dport ; }}"
+                        "{name} {{ typeof {key} . numgen random mod 2 : {ip} daddr . {protocol} dport ; }}"
                     ),
                 );
             }
-            Collection::ClusterIps => {
-                self.command("add set", format_args!("{name} {{ type {address} ; }}"))
-            }
+            Collection::ClusterIps => self.command("add set", format_args!("{name} {{ type {address} ; }}")),
             Collection::Hairpin => {
                 self.command(
                     "add set",
@@ -364,7 +354,9 @@ impl TableWriter<'_> {
             "masquerading",
             &[
                 format!("ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade fully-random"),
-                format!("ct status dnat {ip} saddr @bridge-cidrs {ip} daddr @bridge-cidrs masquerade fully-random"),
+                format!(
+                    "ct status dnat {ip} saddr @bridge-cidrs {ip} daddr @bridge-cidrs masquerade fully-random"
+                ),
                 format!("meta mark and {mark} == 0 return"),
                 format!("meta mark set meta mark and {clear}"),
                 "masquerade fully-random".to_owned(),
@@ -391,9 +383,9 @@ impl TableWriter<'_> {
             .any(|cidr| cidr.family() == self.family);
         match (entry, choice) {
             (Entry::Plain, Choice::Sticky(_)) => Vec::new(),
-            (Entry::Plain, Choice::Random(space, list, n)) => {
-                let map = collection_name(Collection::Endpoints(space, list));
-                let key = self.target_expr(space);
+            (Entry::Plain, Choice::Random(space, list, protocol, n)) => {
+                let map = collection_name(Collection::Endpoints(space, list, protocol));
+                let key = self.slot_expr(space, protocol);
                 vec![format!(
                     "dnat {ip} addr . port to {key} . numgen random mod {n} map @{map}"
                 )]
@@ -420,7 +412,9 @@ impl TableWriter<'_> {
             let (kind, timeout) = (self.address_type(), sticky.timeout_seconds);
             self.command(
                 "add set",
-                format_args!("clients-{id:016x} {{ type {kind} ; flags dynamic, timeout ; timeout {timeout}s ; }}"),
+                format_args!(
+                    "clients-{id:016x} {{ type {kind} ; flags dynamic, timeout ; timeout {timeout}s ; }}"
+                ),
             );
             let protocol = protocol_number(sticky.protocol);
             let rules = [
@@ -499,9 +493,7 @@ impl TableWriter<'_> {
         let mut open: Option<(Collection, usize)> = None;
         for element in elements {
             match &mut open {
-                Some((collection, count))
-                    if *collection == element.collection && *count < BATCH =>
-                {
+                Some((collection, count)) if *collection == element.collection && *count < BATCH => {
                     *count += 1;
                     self.script.text.push_str(", ");
                 }

@@ -25,8 +25,7 @@ fn backend() -> (NftablesBackend, Arc<FakeNft>) {
 }
 
 fn service(name: &str, spec: serde_json::Value) -> Service {
-    serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec}))
-        .unwrap()
+    serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
 }
 
 fn slice(service: &str, endpoints: &[(&str, &str)]) -> EndpointSlice {
@@ -46,10 +45,7 @@ fn endpoints(fake: &FakeNft, from: &str, to: &str) -> (Vec<String>, bool) {
         Verdict::Endpoints {
             endpoints,
             masquerade,
-        } => (
-            endpoints.iter().map(SocketAddr::to_string).collect(),
-            masquerade,
-        ),
+        } => (endpoints.iter().map(SocketAddr::to_string).collect(), masquerade),
         other => panic!("{from} to {to}: {other:?}"),
     }
 }
@@ -81,11 +77,7 @@ async fn one_endpoint_changed_is_a_few_elements() {
         ));
         tracker.apply_slice(&slice(
             &name,
-            &[
-                ("10.244.0.2", "a"),
-                ("10.244.0.3", "a"),
-                ("10.244.0.4", "a"),
-            ],
+            &[("10.244.0.2", "a"), ("10.244.0.3", "a"), ("10.244.0.4", "a")],
         ));
     }
     let (mut backend, fake) = started(&mut tracker).await;
@@ -93,11 +85,7 @@ async fn one_endpoint_changed_is_a_few_elements() {
 
     tracker.apply_slice(&slice(
         "svc-7",
-        &[
-            ("10.244.0.2", "a"),
-            ("10.244.0.5", "a"),
-            ("10.244.0.4", "a"),
-        ],
+        &[("10.244.0.2", "a"), ("10.244.0.5", "a"), ("10.244.0.4", "a")],
     ));
     assert!(sync(&mut backend, &mut tracker).await <= 4, "replaced");
     assert_eq!(
@@ -156,10 +144,7 @@ async fn external_policy_local_binds_outsiders_only() {
     let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.1", "externalTrafficPolicy": "Local",
                       "ports": [{"port": 80, "nodePort": 30080}]});
     tracker.apply_service(&service("web", spec));
-    tracker.apply_slice(&slice(
-        "web",
-        &[("10.244.0.2", "node"), ("10.244.1.2", "other")],
-    ));
+    tracker.apply_slice(&slice("web", &[("10.244.0.2", "node"), ("10.244.1.2", "other")]));
     let (mut backend, fake) = started(&mut tracker).await;
     assert_eq!(
         endpoints(&fake, "198.51.100.1", "192.0.2.1:30080"),
@@ -184,10 +169,7 @@ async fn external_policy_local_binds_outsiders_only() {
         Verdict::Reject,
         "none anywhere"
     );
-    assert_eq!(
-        verdict(&fake, "10.244.0.9", "10.96.0.1:80"),
-        Verdict::Reject
-    );
+    assert_eq!(verdict(&fake, "10.244.0.9", "10.96.0.1:80"), Verdict::Reject);
 }
 
 #[tokio::test]
@@ -245,16 +227,14 @@ fn step() -> impl Strategy<Value = Step> {
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(
-            |(name, ip, ports, affinity, local, external)| Step::Service {
-                name,
-                ip,
-                ports,
-                affinity,
-                local,
-                external,
-            },
-        );
+        .prop_map(|(name, ip, ports, affinity, local, external)| Step::Service {
+            name,
+            ip,
+            ports,
+            affinity,
+            local,
+            external,
+        });
     let slice = (0..4u8, prop::collection::vec((0..6u8, any::<bool>()), 0..6))
         .prop_map(|(service, endpoints)| Step::Slice { service, endpoints });
     prop_oneof![3 => service, 4 => slice, 1 => (0..4u8).prop_map(Step::DeleteService)]
@@ -274,11 +254,7 @@ fn take(tracker: &mut Tracker, step: &Step) {
                 .map(|n| json!({"name": format!("p{n}"), "port": 80 + n, "nodePort": if *external { 30_000 + u16::from(n) } else { 0 }}))
                 .collect();
             let policy = if *local { "Local" } else { "Cluster" };
-            let externals: Vec<&str> = if *external {
-                vec!["192.0.2.50"]
-            } else {
-                vec![]
-            };
+            let externals: Vec<&str> = if *external { vec!["192.0.2.50"] } else { vec![] };
             let spec = json!({
                 "clusterIP": format!("10.96.0.{ip}"), "ports": ports, "externalIPs": externals,
                 "sessionAffinity": if *affinity { "ClientIP" } else { "None" },

@@ -46,11 +46,7 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Sets all claims of a Service. Returns claims of others that won or lost a slot by it.
-    pub(super) fn replace(
-        &mut self,
-        service: &NamespacedName,
-        wanted: Vec<(Slot, Claim)>,
-    ) -> Vec<Claim> {
+    pub(super) fn replace(&mut self, service: &NamespacedName, wanted: Vec<(Slot, Claim)>) -> Vec<Claim> {
         let mut touched = Vec::new();
         for (slot, claim) in self.services.remove(service).unwrap_or_default() {
             if let Some(claims) = self.slots.get_mut(&slot) {
@@ -74,11 +70,7 @@ impl Claims {
     }
 
     /// Who has the frontend, if that is not `key`.
-    pub(super) fn owner_if_lost(
-        &self,
-        key: &ServicePortKey,
-        frontend: &Frontend,
-    ) -> Option<&ServicePortKey> {
+    pub(super) fn owner_if_lost(&self, key: &ServicePortKey, frontend: &Frontend) -> Option<&ServicePortKey> {
         let owner = &self.slots.get(&Slot::of(key, frontend))?.first()?.key;
         (owner != key).then_some(owner)
     }

@@ -14,9 +14,7 @@ use claims::{Claim, Claims};
 use service::{PortPlan, ServicePlan};
 use slices::SlicePlan;
 
-use crate::model::{
-    Change, Changes, DesiredState, NamespacedName, ServicePort, ServicePortKey, keep_order,
-};
+use crate::model::{Change, Changes, DesiredState, NamespacedName, ServicePort, ServicePortKey, keep_order};
 use crate::objects::{EndpointSlice, Service};
 
 /// Something that a Service asks for and does not get.
@@ -87,11 +85,7 @@ impl Tracker {
             self.delete_slice(&name);
             return;
         };
-        if self
-            .slice_owners
-            .get(&name)
-            .is_some_and(|old| *old != owner)
-        {
+        if self.slice_owners.get(&name).is_some_and(|old| *old != owner) {
             self.delete_slice(&name);
         }
         self.slice_owners.insert(name.clone(), owner.clone());
@@ -118,12 +112,7 @@ impl Tracker {
 
     /// Forgets every Service that `keep` does not name, as after a list.
     pub fn retain_services(&mut self, keep: impl Fn(&NamespacedName) -> bool) {
-        let gone: Vec<_> = self
-            .services
-            .keys()
-            .filter(|name| !keep(name))
-            .cloned()
-            .collect();
+        let gone: Vec<_> = self.services.keys().filter(|name| !keep(name)).cloned().collect();
         gone.iter().for_each(|name| self.delete_service(name));
     }
 
@@ -233,15 +222,16 @@ impl Tracker {
             (&old.cluster_endpoints[..], &old.local_endpoints[..])
         });
         let mut warnings = Vec::new();
-        let frontends = port.frontends.iter().filter(|frontend| {
-            match self.claims.owner_if_lost(&port.key, frontend) {
-                Some(owner) => {
-                    warnings.push(claims::lost(&port.key, frontend, owner));
-                    false
-                }
-                None => true,
-            }
-        });
+        let frontends =
+            port.frontends
+                .iter()
+                .filter(|frontend| match self.claims.owner_if_lost(&port.key, frontend) {
+                    Some(owner) => {
+                        warnings.push(claims::lost(&port.key, frontend, owner));
+                        false
+                    }
+                    None => true,
+                });
         let built = ServicePort {
             frontends: frontends.copied().collect(),
             session_affinity: plan.session_affinity,
@@ -275,9 +265,7 @@ pub fn slice_name(slice: &EndpointSlice) -> NamespacedName {
     object_name(&slice.metadata)
 }
 
-fn object_name(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> NamespacedName {
+fn object_name(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> NamespacedName {
     NamespacedName::new(
         meta.namespace.as_deref().unwrap_or_default(),
         meta.name.as_deref().unwrap_or_default(),

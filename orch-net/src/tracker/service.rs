@@ -157,8 +157,8 @@ fn port_plans(
         other => Protocol::from_api(other)
             .ok_or_else(|| format!("port {:?}: unknown protocol {other:?}", port.name))?,
     };
-    let number = port_number(port.port)
-        .ok_or_else(|| format!("port {:?}: {} is no port", port.name, port.port))?;
+    let number =
+        port_number(port.port).ok_or_else(|| format!("port {:?}: {} is no port", port.name, port.port))?;
     let mut plans: Vec<PortPlan> = Vec::new();
     for ip in cluster_ips {
         let family = Family::of(*ip);
@@ -179,12 +179,7 @@ fn port_plans(
     Ok(plans)
 }
 
-fn frontends(
-    service: &Service,
-    port: &ServicePortSpec,
-    number: u16,
-    cluster_ip: IpAddr,
-) -> Vec<Frontend> {
+fn frontends(service: &Service, port: &ServicePortSpec, number: u16, cluster_ip: IpAddr) -> Vec<Frontend> {
     let family = Family::of(cluster_ip);
     let parse = |text: &String| text.parse().ok().filter(|ip| Family::of(*ip) == family);
     let mut frontends = vec![Frontend {

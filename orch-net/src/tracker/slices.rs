@@ -31,9 +31,7 @@ pub(super) struct Candidate {
 impl SlicePlan {
     /// The Service and the plan, or `None` for a slice that is none of this proxy's business.
     pub(super) fn of(slice: &EndpointSlice, node_name: &str) -> Option<(NamespacedName, Self)> {
-        if has_label(&slice.metadata, PROXY_NAME_LABEL)
-            || has_label(&slice.metadata, HEADLESS_LABEL)
-        {
+        if has_label(&slice.metadata, PROXY_NAME_LABEL) || has_label(&slice.metadata, HEADLESS_LABEL) {
             return None;
         }
         let family = match slice.address_type.as_str() {
@@ -47,10 +45,7 @@ impl SlicePlan {
             .as_ref()?
             .get(SERVICE_NAME_LABEL)
             .filter(|name| !name.is_empty())?;
-        let owner = NamespacedName::new(
-            slice.metadata.namespace.as_deref().unwrap_or_default(),
-            service,
-        );
+        let owner = NamespacedName::new(slice.metadata.namespace.as_deref().unwrap_or_default(), service);
         let endpoints = slice
             .endpoints
             .iter()
@@ -128,10 +123,7 @@ fn better(a: Candidate, b: Candidate) -> Candidate {
 /// The endpoints that take traffic: cluster-wide, and on this node if asked for.
 ///
 /// Ready ones; if there is none, those which serve although they terminate (KEP-1669).
-pub(super) fn usable(
-    found: &[(SocketAddr, Candidate)],
-    uses_local: bool,
-) -> (Vec<Endpoint>, Vec<Endpoint>) {
+pub(super) fn usable(found: &[(SocketAddr, Candidate)], uses_local: bool) -> (Vec<Endpoint>, Vec<Endpoint>) {
     let cluster = ready_or_draining(found.iter());
     let local = if uses_local {
         ready_or_draining(found.iter().filter(|(_, c)| c.local))
@@ -141,9 +133,7 @@ pub(super) fn usable(
     (cluster, local)
 }
 
-fn ready_or_draining<'a>(
-    found: impl Iterator<Item = &'a (SocketAddr, Candidate)> + Clone,
-) -> Vec<Endpoint> {
+fn ready_or_draining<'a>(found: impl Iterator<Item = &'a (SocketAddr, Candidate)> + Clone) -> Vec<Endpoint> {
     let pick = |usable: fn(&Candidate) -> bool| -> Vec<Endpoint> {
         let kept = found.clone().filter(|(_, c)| usable(c));
         kept.map(|(address, c)| Endpoint {

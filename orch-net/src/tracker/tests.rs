@@ -4,8 +4,7 @@ use super::*;
 use crate::model::{Frontend, FrontendAddress, Protocol, Route};
 
 fn service(name: &str, spec: Value) -> Service {
-    serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec}))
-        .unwrap()
+    serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
 }
 
 fn web() -> Service {
@@ -50,10 +49,7 @@ fn a_service_and_its_slice_meet_in_either_order() {
         }
         tracker.apply_service(&web());
         tracker.apply_slice(&endpoints);
-        assert_eq!(
-            ips(&only(&mut tracker).cluster_endpoints),
-            ["10.0.0.1:8080"]
-        );
+        assert_eq!(ips(&only(&mut tracker).cluster_endpoints), ["10.0.0.1:8080"]);
     }
 }
 
@@ -77,14 +73,8 @@ fn the_difference_is_exact() {
     tracker.apply_slice(&slice("web-1", "web", json!([{"addresses": ["10.0.0.1"]}])));
     let changes = tracker.take_changes();
     assert_eq!(changes.len(), 1);
-    assert_eq!(
-        changes[0].before.as_ref().unwrap().cluster_endpoints.len(),
-        0
-    );
-    assert_eq!(
-        changes[0].after.as_ref().unwrap().cluster_endpoints.len(),
-        1
-    );
+    assert_eq!(changes[0].before.as_ref().unwrap().cluster_endpoints.len(), 0);
+    assert_eq!(changes[0].after.as_ref().unwrap().cluster_endpoints.len(), 1);
 
     tracker.apply_slice(&slice("web-1", "web", json!([{"addresses": ["10.0.0.2"]}])));
     tracker.apply_slice(&slice("web-1", "web", json!([{"addresses": ["10.0.0.1"]}])));
@@ -136,10 +126,7 @@ fn ready_endpoints_come_first_then_serving_terminating_ones() {
     let dead = json!({"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": false, "terminating": true}});
     let starting = json!({"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false, "terminating": false}});
     let cases = [
-        (
-            vec![&ready, &draining, &dead, &starting],
-            vec!["10.0.0.1:8080"],
-        ),
+        (vec![&ready, &draining, &dead, &starting], vec!["10.0.0.1:8080"]),
         (vec![&draining, &dead, &starting], vec!["10.0.0.2:8080"]),
         (vec![&dead, &starting], vec![]),
     ];
@@ -233,10 +220,7 @@ fn named_ports_and_protocols_are_kept_apart() {
     .unwrap();
     tracker.apply_slice(&endpoints);
     tracker.take_changes();
-    for (protocol, expected) in [
-        (Protocol::Udp, "10.0.0.1:5353"),
-        (Protocol::Tcp, "10.0.0.1:5354"),
-    ] {
+    for (protocol, expected) in [(Protocol::Udp, "10.0.0.1:5353"), (Protocol::Tcp, "10.0.0.1:5354")] {
         let port = tracker
             .state()
             .iter()
@@ -275,10 +259,7 @@ fn the_older_service_keeps_a_contested_frontend_and_the_younger_gets_it_after() 
             .frontends
             .len()
     };
-    assert_eq!(
-        (frontends(&tracker, "old"), frontends(&tracker, "young")),
-        (2, 1)
-    );
+    assert_eq!((frontends(&tracker, "old"), frontends(&tracker, "young")), (2, 1));
     assert_eq!(tracker.take_warnings().len(), 1);
 
     tracker.delete_service(&NamespacedName::new("ns", "old"));
@@ -294,8 +275,7 @@ fn what_is_not_built_is_refused_aloud() {
         json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ["192.0.2.0/24"],
                "healthCheckNodePort": 31000, "ports": [{"port": 80}, {"name": "bad", "port": 70000}]}),
     );
-    lb.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}))
-        .unwrap();
+    lb.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}})).unwrap();
     tracker.apply_service(&lb);
     let port = only(&mut tracker);
     assert_eq!(port.frontends.len(), 1, "only the cluster IP is served");
@@ -334,10 +314,7 @@ fn overlapping_slices_count_an_endpoint_once() {
         json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": false}}]),
     ));
     tracker.apply_slice(&slice("b", "web", json!([{"addresses": ["10.0.0.1"]}])));
-    assert_eq!(
-        ips(&only(&mut tracker).cluster_endpoints),
-        ["10.0.0.1:8080"]
-    );
+    assert_eq!(ips(&only(&mut tracker).cluster_endpoints), ["10.0.0.1:8080"]);
     tracker.delete_slice(&NamespacedName::new("ns", "b"));
     assert!(only(&mut tracker).cluster_endpoints.is_empty());
 }

@@ -1,0 +1,47 @@
+//! The nftables backend against real packets. Needs root and nft (`apt-get install nftables`).
+
+use std::io;
+use std::process::Command;
+use std::sync::Arc;
+
+use orch_net::ProxyBackend;
+use orch_net::nftables::{NftablesBackend, NftablesConfig};
+use orch_net::testkit::{BRIDGE_CIDR, Expectations, POD_CIDR, conformance};
+
+fn backend() -> Box<dyn ProxyBackend> {
+    Box::new(NftablesBackend::new(NftablesConfig {
+        pod_cidrs: vec![POD_CIDR.parse().unwrap()],
+        bridge_cidrs: vec![BRIDGE_CIDR.parse().unwrap()],
+        ..NftablesConfig::default()
+    }))
+}
+
+fn nft(args: &[&str]) -> io::Result<String> {
+    let output = Command::new("nft").args(args).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ))
+    }
+}
+
+fn expectations(bridge_netfilter: bool) -> Expectations {
+    Expectations {
+        keeps_client_address: true,
+        outlives_process: true,
+        damage: Some(Arc::new(|| nft(&["flush", "ruleset"]).map(drop))),
+        bridge_netfilter,
+    }
+}
+
+#[test]
+fn the_kit_passes_where_bridges_are_not_filtered() {
+    conformance(expectations(false), backend).unwrap();
+}
+
+#[test]
+fn the_kit_passes_where_bridges_are_filtered() {
+    conformance(expectations(true), backend).unwrap();
+}
