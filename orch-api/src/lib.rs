@@ -1,5 +1,6 @@
 //! A Kubernetes API server as a library: a tower service with watch, validation, patches and server-side apply.
 
+pub mod apply;
 mod decode;
 mod generic;
 pub mod object;

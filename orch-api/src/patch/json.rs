@@ -100,20 +100,16 @@ impl<'a> Operation<'a> {
                 self.add(document, value)
             }
             "test" => self.test(document),
-            other => Err(PatchError::Unprocessable(format!(
-                "Unexpected kind: {other}"
-            ))),
+            other => Err(PatchError::Unprocessable(format!("Unexpected kind: {other}"))),
         }
     }
 
     fn new_value(&self) -> Result<&'a Value, PatchError> {
-        self.value
-            .ok_or_else(|| missing("operation missing value field"))
+        self.value.ok_or_else(|| missing("operation missing value field"))
     }
 
     fn source(&self) -> Result<&'a str, PatchError> {
-        self.from
-            .ok_or_else(|| missing("operation, missing from field"))
+        self.from.ok_or_else(|| missing("operation, missing from field"))
     }
 
     fn add(&self, document: &mut Value, value: Value) -> Result<(), PatchError> {
@@ -218,11 +214,8 @@ impl<'a> Operation<'a> {
         let found = if path.is_empty() {
             Some(&*document)
         } else {
-            let (parent, key) = parent(document, path).ok_or_else(|| {
-                missing(format!(
-                    "test operation does not apply: is missing path: {path}"
-                ))
-            })?;
+            let (parent, key) = parent(document, path)
+                .ok_or_else(|| missing(format!("test operation does not apply: is missing path: {path}")))?;
             child(parent, &key).map(|value| &*value)
         };
         if found.unwrap_or(&Value::Null) == expected {
@@ -368,12 +361,12 @@ mod tests {
         }
 
         fn operation() -> impl Strategy<Value = Value> {
-            let path =
-                prop::collection::vec(prop_oneof!["[ab]", "[01]", Just("-".to_owned())], 1..4)
-                    .prop_map(|steps| format!("/{}", steps.join("/")));
+            let path = prop::collection::vec(prop_oneof!["[ab]", "[01]", Just("-".to_owned())], 1..4)
+                .prop_map(|steps| format!("/{}", steps.join("/")));
             let op = prop::sample::select(vec!["add", "remove", "replace", "move", "copy"]);
-            (op, path.clone(), path, document())
-                .prop_map(|(op, path, from, value)| j!({"op": op, "path": path, "from": from, "value": value}))
+            (op, path.clone(), path, document()).prop_map(
+                |(op, path, from, value)| j!({"op": op, "path": path, "from": from, "value": value}),
+            )
         }
 
         proptest! {

@@ -36,12 +36,7 @@ pub(super) fn arrange(
 }
 
 /// Merges two ordered lists: an item of the first goes before one of the second only if the server had it so.
-fn interleave(
-    first: Vec<Value>,
-    second: Vec<Value>,
-    server: &[Value],
-    id: Identity<'_>,
-) -> Vec<Value> {
+fn interleave(first: Vec<Value>, second: Vec<Value>, server: &[Value], id: Identity<'_>) -> Vec<Value> {
     let mut all = Vec::with_capacity(first.len() + second.len());
     let mut first = first.into_iter().peekable();
     let mut second = second.into_iter().peekable();

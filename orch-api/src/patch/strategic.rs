@@ -66,12 +66,7 @@ fn merge_object(mut original: Fields, mut patch: Fields, ty: &Type) -> Result<Fi
     Ok(original)
 }
 
-fn merge_field(
-    original: &mut Fields,
-    name: String,
-    change: Value,
-    ty: &Type,
-) -> Result<(), PatchError> {
+fn merge_field(original: &mut Fields, name: String, change: Value, ty: &Type) -> Result<(), PatchError> {
     if change.is_null() {
         original.remove(&name);
         return Ok(());
@@ -142,15 +137,11 @@ fn merge_key(rule: Option<&PatchRule>) -> Result<&str, PatchError> {
 fn objects(original: &[Value], patch: &[Value]) -> Result<bool, PatchError> {
     let mut all = original.iter().chain(patch);
     if all.clone().any(Value::is_array) {
-        return Err(PatchError::unprocessable(
-            "lists of lists are not supported",
-        ));
+        return Err(PatchError::unprocessable("lists of lists are not supported"));
     }
     let first = all.next().is_some_and(Value::is_object);
     if all.any(|item| item.is_object() != first) {
-        return Err(PatchError::malformed(
-            "list element types are not identical",
-        ));
+        return Err(PatchError::malformed("list element types are not identical"));
     }
     Ok(first)
 }
@@ -194,12 +185,7 @@ fn special_items(
     })
 }
 
-fn merge_item(
-    list: &mut Vec<Value>,
-    change: Value,
-    key: &str,
-    ty: &Type,
-) -> Result<(), PatchError> {
+fn merge_item(list: &mut Vec<Value>, change: Value, key: &str, ty: &Type) -> Result<(), PatchError> {
     let value = change.get(key).ok_or_else(|| no_merge_key(&change, key))?;
     let found = list.iter_mut().find(|item| item.get(key) == Some(value));
     match (found, change) {
@@ -254,10 +240,7 @@ fn set_order(
         (Some(old), Some(change)) => merge_list(old, change, field, rule)?,
     };
     if let Some(key) = key
-        && let Some(item) = merged
-            .iter()
-            .chain(&wanted)
-            .find(|item| item.get(key).is_none())
+        && let Some(item) = merged.iter().chain(&wanted).find(|item| item.get(key).is_none())
     {
         return Err(no_merge_key(item, key));
     }
@@ -286,16 +269,9 @@ fn check_order(change: &[Value], wanted: &[Value], id: Identity<'_>) -> Result<(
     Ok(())
 }
 
-fn delete_scalars(
-    original: &mut Fields,
-    name: &str,
-    items: &Value,
-    ty: &Type,
-) -> Result<(), PatchError> {
+fn delete_scalars(original: &mut Fields, name: &str, items: &Value, ty: &Type) -> Result<(), PatchError> {
     let Value::Array(gone) = items else {
-        return Err(PatchError::malformed(
-            "invalid patch format of primitive list",
-        ));
+        return Err(PatchError::malformed("invalid patch format of primitive list"));
     };
     let Some(Value::Array(list)) = original.get_mut(name) else {
         return Ok(());
@@ -314,10 +290,7 @@ fn retain_keys(original: &mut Fields, patch: &Fields, keys: &Value) -> Result<()
     };
     let kept = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
     let stray = patch.iter().any(|(name, value)| {
-        !value.is_null()
-            && !name.starts_with(DELETE_PREFIX)
-            && !name.starts_with(ORDER_PREFIX)
-            && !kept(name)
+        !value.is_null() && !name.starts_with(DELETE_PREFIX) && !name.starts_with(ORDER_PREFIX) && !kept(name)
     });
     if stray {
         return Err(wrong());
@@ -366,9 +339,8 @@ fn adopt_fields(fields: Fields) -> Fields {
 
 fn adopt_items(items: Vec<Value>) -> Vec<Value> {
     let deleted = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
-    let marker = |item: &Value| {
-        item.get(DIRECTIVE).is_some() && item.as_object().is_some_and(|f| f.len() == 1)
-    };
+    let marker =
+        |item: &Value| item.get(DIRECTIVE).is_some() && item.as_object().is_some_and(|f| f.len() == 1);
     items
         .into_iter()
         .filter(|item| !deleted(item) && !marker(item))
@@ -387,9 +359,7 @@ fn distinct(items: Vec<Value>) -> Vec<Value> {
 }
 
 fn no_merge_key(item: &Value, key: &str) -> PatchError {
-    PatchError::Malformed(format!(
-        "map: {item} does not contain declared merge key: {key}"
-    ))
+    PatchError::Malformed(format!("map: {item} does not contain declared merge key: {key}"))
 }
 
 fn unknown_directive(directive: &Value, fields: &Fields) -> PatchError {
@@ -403,4 +373,5 @@ fn unknown_directive(directive: &Value, fields: &Fields) -> PatchError {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "literals read best by value")]
 mod tests;

@@ -307,9 +307,7 @@ impl Struct {
     /// The field of this name.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let found = self
-            .fields
-            .binary_search_by(|field| (*field.name).cmp(name));
+        let found = self.fields.binary_search_by(|field| (*field.name).cmp(name));
         found.ok().map(|i| &self.fields[i])
     }
 }
@@ -356,12 +354,7 @@ impl Scalar {
             Self::MicroTime => Some("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"),
             Self::Quantity => Some("io.k8s.apimachinery.pkg.api.resource.Quantity"),
             Self::IntOrString => Some("io.k8s.apimachinery.pkg.util.intstr.IntOrString"),
-            Self::String
-            | Self::Bytes
-            | Self::Int32
-            | Self::Int64
-            | Self::Double
-            | Self::Boolean => None,
+            Self::String | Self::Bytes | Self::Int32 | Self::Int64 | Self::Double | Self::Boolean => None,
         }
     }
 }
@@ -431,10 +424,7 @@ mod tests {
             port.field("protocol").unwrap().key_default(),
             Some(Value::from("TCP"))
         );
-        assert_eq!(
-            port.field("port").unwrap().key_default(),
-            Some(Value::from(0))
-        );
+        assert_eq!(port.field("port").unwrap().key_default(), Some(Value::from(0)));
         assert_eq!(port.field("name").unwrap().key_default(), None);
     }
 
@@ -454,9 +444,7 @@ mod tests {
             }
         }
         let mut seen = std::collections::HashSet::new();
-        builtin_roots()
-            .iter()
-            .for_each(|(.., ty)| check(ty, &mut seen));
+        builtin_roots().iter().for_each(|(.., ty)| check(ty, &mut seen));
         assert!(seen.len() > 700, "{}", seen.len());
         assert!(builtin_roots().is_sorted_by(|a, b| (a.0, a.1, a.2) < (b.0, b.1, b.2)));
     }
@@ -464,10 +452,7 @@ mod tests {
     #[test]
     fn an_unknown_kind_keeps_the_rules_of_metadata() {
         let ty = root("example.com", "v1", "Widget");
-        assert_eq!(
-            keys(ty.at(&["metadata", "ownerReferences"]).unwrap()),
-            ["uid"]
-        );
+        assert_eq!(keys(ty.at(&["metadata", "ownerReferences"]).unwrap()), ["uid"]);
         assert!(!ty.at(&["spec", "anything"]).unwrap().is_atomic());
     }
 }

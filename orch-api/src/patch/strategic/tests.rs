@@ -16,12 +16,10 @@ fn containers(document: Value, patch: Value) -> Value {
 fn lists_merge_by_their_key_and_new_items_come_first() {
     let live = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]);
     let patch = json!({"containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"}]});
-    let expected = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]);
+    let expected =
+        json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]);
     assert_eq!(containers(live, patch), expected);
-    let fresh = containers(
-        json!([{"name": "a"}]),
-        json!({"containers": [{"name": "z"}]}),
-    );
+    let fresh = containers(json!([{"name": "a"}]), json!({"containers": [{"name": "z"}]}));
     assert_eq!(fresh, json!([{"name": "z"}, {"name": "a"}]));
 }
 
@@ -41,12 +39,10 @@ fn the_order_directive_orders_what_it_names() {
         "$setElementOrder/containers": [{"name": "b"}, {"name": "new"}, {"name": "a"}],
         "containers": [{"name": "new", "image": "x"}]
     });
-    let expected =
-        json!([{"name": "b"}, {"name": "new", "image": "x"}, {"name": "a"}, {"name": "server"}]);
+    let expected = json!([{"name": "b"}, {"name": "new", "image": "x"}, {"name": "a"}, {"name": "server"}]);
     assert_eq!(containers(live, patch.clone()), expected);
     let live = json!([{"name": "a"}, {"name": "server"}, {"name": "b"}]);
-    let expected =
-        json!([{"name": "server"}, {"name": "b"}, {"name": "new", "image": "x"}, {"name": "a"}]);
+    let expected = json!([{"name": "server"}, {"name": "b"}, {"name": "new", "image": "x"}, {"name": "a"}]);
     assert_eq!(containers(live, patch), expected);
 }
 
@@ -66,26 +62,18 @@ fn an_order_that_contradicts_the_patch_is_refused() {
 #[test]
 fn primitive_lists_merge_as_sets() {
     let live = json!({"metadata": {"finalizers": ["a", "b"]}});
-    let added = pod(
-        live.clone(),
-        json!({"metadata": {"finalizers": ["c", "a"]}}),
-    )
-    .unwrap();
+    let added = pod(live.clone(), json!({"metadata": {"finalizers": ["c", "a"]}})).unwrap();
     assert_eq!(added["metadata"]["finalizers"], json!(["c", "a", "b"]));
     let patch = json!({"metadata": {
         "$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["b"]
     }});
-    assert_eq!(
-        pod(live, patch).unwrap()["metadata"]["finalizers"],
-        json!(["b"])
-    );
+    assert_eq!(pod(live, patch).unwrap()["metadata"]["finalizers"], json!(["b"]));
 }
 
 #[test]
 fn retain_keys_clears_the_other_fields_of_a_union() {
     let ty = root("apps", "v1", "Deployment");
-    let live =
-        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+    let live = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
     let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
     let patched = strategic(live.clone(), patch, ty).unwrap();
     assert_eq!(patched, json!({"spec": {"strategy": {"type": "Recreate"}}}));
@@ -119,8 +107,10 @@ fn nulls_delete_and_never_appear() {
 
 #[test]
 fn lists_that_do_not_merge_are_replaced() {
-    let live = json!({"spec": {"tolerations": [{"key": "a"}], "containers": [{"name": "a", "args": ["1", "2"]}]}});
-    let patch = json!({"spec": {"tolerations": [{"key": "b"}], "containers": [{"name": "a", "args": ["3"]}]}});
+    let live =
+        json!({"spec": {"tolerations": [{"key": "a"}], "containers": [{"name": "a", "args": ["1", "2"]}]}});
+    let patch =
+        json!({"spec": {"tolerations": [{"key": "b"}], "containers": [{"name": "a", "args": ["3"]}]}});
     assert_eq!(pod(live, patch.clone()).unwrap(), patch);
 }
 
@@ -191,9 +181,7 @@ fn difference(old: &Fields, new: &Fields, ty: &Type) -> Fields {
                     Value::Object(difference(before, after, ty.field(name).unwrap())),
                 );
             }
-            (Some(Value::Array(before)), Value::Array(after))
-                if rule.is_some_and(|rule| rule.merge) =>
-            {
+            (Some(Value::Array(before)), Value::Array(after)) if rule.is_some_and(|rule| rule.merge) => {
                 let key = rule.and_then(|rule| rule.merge_key.as_deref());
                 list_difference(
                     &mut patch,
@@ -231,10 +219,7 @@ fn list_difference(
         patch.insert(format!("{DELETE_PREFIX}/{name}"), gone.cloned().collect());
         patch.insert(
             name.to_owned(),
-            new.iter()
-                .filter(|item| !old.contains(item))
-                .cloned()
-                .collect(),
+            new.iter().filter(|item| !old.contains(item)).cloned().collect(),
         );
         return;
     };
@@ -243,8 +228,7 @@ fn list_difference(
         match id.position(old, item) {
             None => items.push(item.clone()),
             Some(at) => {
-                let mut change =
-                    difference(old[at].as_object().unwrap(), item.as_object().unwrap(), ty);
+                let mut change = difference(old[at].as_object().unwrap(), item.as_object().unwrap(), ty);
                 change.insert(key.to_owned(), item[key].clone());
                 items.push(Value::Object(change));
             }
