@@ -95,9 +95,7 @@ impl Condition for MetaCondition {
 
 /// The condition of that type.
 pub fn get<'a, C: Condition>(conditions: &'a [C], type_: &str) -> Option<&'a C> {
-    conditions
-        .iter()
-        .find(|condition| condition.type_() == type_)
+    conditions.iter().find(|condition| condition.type_() == type_)
 }
 
 /// Whether the condition of that type exists and is `True`.
@@ -109,10 +107,7 @@ pub fn is_true<C: Condition>(conditions: &[C], type_: &str) -> bool {
 ///
 /// `lastTransitionTime` stays as it was while the status stays; where it is needed and missing, it is now.
 pub fn set<C: Condition>(conditions: &mut Vec<C>, mut condition: C) -> bool {
-    let Some(present) = conditions
-        .iter_mut()
-        .find(|c| c.type_() == condition.type_())
-    else {
+    let Some(present) = conditions.iter_mut().find(|c| c.type_() == condition.type_()) else {
         if condition.last_transition().is_none() {
             condition.set_last_transition(Some(now()));
         }

@@ -181,12 +181,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(
-        kind: FieldErrorKind,
-        path: &Path,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
+    fn new(kind: FieldErrorKind, path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         FieldError {
             kind,
             field: path.to_string(),
@@ -253,12 +248,7 @@ impl FieldError {
 
     /// The field could not be checked.
     pub fn internal(path: &Path, error: impl fmt::Display) -> Self {
-        Self::new(
-            FieldErrorKind::Internal,
-            path,
-            Value::Null,
-            error.to_string(),
-        )
+        Self::new(FieldErrorKind::Internal, path, Value::Null, error.to_string())
     }
 
     /// The message without the field, as a `Status` cause carries it.
@@ -407,9 +397,7 @@ pub fn quote(s: &str) -> String {
             '\u{8}' => out.push_str("\\b"),
             '\u{b}' => out.push_str("\\v"),
             '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-                out.push_str(&format!("\\x{:02x}", c as u32))
-            }
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
             c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
             c => out.push(c),
         }
@@ -442,10 +430,7 @@ mod tests {
         let p = Path::new("a");
         let table = [
             (FieldError::required(&p, ""), "a: Required value"),
-            (
-                FieldError::required(&p, "name it"),
-                "a: Required value: name it",
-            ),
+            (FieldError::required(&p, "name it"), "a: Required value: name it"),
             (
                 FieldError::invalid(&p, "x\"y", "no quotes"),
                 "a: Invalid value: \"x\\\"y\": no quotes",
@@ -463,10 +448,7 @@ mod tests {
                 FieldError::not_supported(&p, "x", ["a", "b"]),
                 "a: Unsupported value: \"x\": supported values: \"a\", \"b\"",
             ),
-            (
-                FieldError::forbidden(&p, "immutable"),
-                "a: Forbidden: immutable",
-            ),
+            (FieldError::forbidden(&p, "immutable"), "a: Forbidden: immutable"),
             (
                 FieldError::too_long(&p, 63),
                 "a: Too long: may not be more than 63 bytes",

@@ -39,9 +39,7 @@ impl NamespacedName {
 
     /// The namespace, empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
-        self.0
-            .split_once('/')
-            .map_or("", |(namespace, _)| namespace)
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     /// The name.
@@ -85,10 +83,7 @@ mod tests {
             ("default", "web", "default/web")
         );
         let node = NamespacedName::cluster("n1");
-        assert_eq!(
-            (node.namespace(), node.name(), node.as_str()),
-            ("", "n1", "n1")
-        );
+        assert_eq!((node.namespace(), node.name(), node.as_str()), ("", "n1", "n1"));
         assert_eq!(NamespacedName::new("", "n1"), node);
     }
 }

@@ -89,12 +89,7 @@ struct Observed {
 
 impl LeaderElector {
     /// Begins an elector for the Lease `name` in `namespace`. `identity` must differ between the copies.
-    pub fn builder(
-        client: Client,
-        namespace: &str,
-        name: &str,
-        identity: &str,
-    ) -> LeaderElectorBuilder {
+    pub fn builder(client: Client, namespace: &str, name: &str, identity: &str) -> LeaderElectorBuilder {
         LeaderElectorBuilder(LeaderElector {
             leases: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
@@ -118,10 +113,7 @@ impl LeaderElector {
         let mut observed = None;
         let mut renewed = Instant::now();
         loop {
-            let attempt = tokio::time::timeout(
-                self.renew_deadline,
-                self.try_acquire_or_renew(&mut observed),
-            );
+            let attempt = tokio::time::timeout(self.renew_deadline, self.try_acquire_or_renew(&mut observed));
             let held = tokio::select! {
                 () = shutdown.cancelled() => break,
                 attempt = attempt => match attempt {
@@ -175,10 +167,7 @@ impl LeaderElector {
         });
     }
 
-    async fn try_acquire_or_renew(
-        &self,
-        observed: &mut Option<Observed>,
-    ) -> Result<bool, kube::Error> {
+    async fn try_acquire_or_renew(&self, observed: &mut Option<Observed>) -> Result<bool, kube::Error> {
         // A leader renews what it wrote itself without asking first; a conflict shows when that is outdated.
         let leading = self.leadership.borrow().leading;
         if leading
@@ -202,10 +191,7 @@ impl LeaderElector {
             });
             return Ok(true);
         };
-        if observed
-            .as_ref()
-            .is_none_or(|seen| seen.lease.spec != lease.spec)
-        {
+        if observed.as_ref().is_none_or(|seen| seen.lease.spec != lease.spec) {
             *observed = Some(Observed {
                 lease: lease.clone(),
                 at: Instant::now(),
@@ -228,10 +214,7 @@ impl LeaderElector {
         let Some(holder) = holder(lease) else {
             return false;
         };
-        let seconds = lease
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.lease_duration_seconds);
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
         let duration = seconds
             .and_then(|s| u64::try_from(s).ok())
             .map(Duration::from_secs);
@@ -290,12 +273,7 @@ fn holder(lease: &Lease) -> Option<&str> {
 }
 
 /// The spec that acquires or renews: a renewal keeps when it was acquired, a change of hands counts a transition.
-fn next_spec(
-    present: Option<&LeaseSpec>,
-    identity: &str,
-    duration: Duration,
-    now: MicroTime,
-) -> LeaseSpec {
+fn next_spec(present: Option<&LeaseSpec>, identity: &str, duration: Duration, now: MicroTime) -> LeaseSpec {
     let same = present.is_some_and(|spec| spec.holder_identity.as_deref() == Some(identity));
     let transitions = present.and_then(|spec| spec.lease_transitions).unwrap_or(0);
     let acquired = present

@@ -10,14 +10,18 @@
 
 pub mod conditions;
 pub mod controller;
+pub mod events;
 pub mod field;
 pub mod informer;
+pub mod ipam;
 pub mod key;
 pub mod leader;
 pub mod names;
 pub mod owner;
 pub mod pki;
+pub mod quantity;
 pub mod queue;
 pub mod ready;
+pub mod selector;
 pub mod serve;
 pub mod status;

@@ -37,10 +37,7 @@ pub fn regex_error(message: &str, pattern: &str, examples: &[&str]) -> String {
     if examples.is_empty() {
         return format!("{message} (regex used for validation is '{pattern}')");
     }
-    let quoted: Vec<_> = examples
-        .iter()
-        .map(|example| format!("'{example}', "))
-        .collect();
+    let quoted: Vec<_> = examples.iter().map(|example| format!("'{example}', ")).collect();
     let examples = quoted.join(" or ");
     format!("{message} (e.g. {examples}regex used for validation is '{pattern}')")
 }
@@ -197,9 +194,7 @@ pub fn port_name(s: &str) -> Vec<String> {
         wrong.push(max_len_error(15));
     }
     if !s.bytes().all(|b| lower_alnum(b) || b == b'-') || s.is_empty() {
-        wrong.push(
-            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
-        );
+        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
     }
     if !s.bytes().any(|b| b.is_ascii_lowercase()) {
         wrong.push("must contain at least one letter (a-z)".to_owned());
@@ -246,10 +241,7 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä"] {
             assert_eq!(dns1123_label(bad).len(), 1, "{bad}");
         }
-        assert_eq!(
-            dns1123_label(&"a".repeat(64)),
-            ["must be no more than 63 bytes"]
-        );
+        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
         assert!(dns1123_subdomain("a.b-c.d").is_empty());
         assert_eq!(dns1123_subdomain("a..b").len(), 1);
         assert!(dns1035_label("a1").is_empty());

@@ -84,10 +84,7 @@ mod tests {
         assert!(is_owned_by(&meta, "u1"));
         assert_eq!(controller_name(&meta, "apps", "ReplicaSet"), Some("web"));
         assert_eq!(controller_name(&meta, "", "ReplicaSet"), None);
-        assert_eq!(
-            controller_of(&meta).unwrap().block_owner_deletion,
-            Some(true)
-        );
+        assert_eq!(controller_of(&meta).unwrap().block_owner_deletion, Some(true));
     }
 
     #[test]

@@ -168,13 +168,7 @@ impl<T: Eq + Hash + Clone> WorkQueue<T> {
 
     /// How often `item` was added with a rate limit since it was last forgotten.
     pub fn failures(&self, item: &T) -> u32 {
-        self.shared
-            .state
-            .lock()
-            .failures
-            .get(item)
-            .copied()
-            .unwrap_or(0)
+        self.shared.state.lock().failures.get(item).copied().unwrap_or(0)
     }
 
     /// How many items wait to be handed out now, without those that are delayed.
@@ -251,8 +245,7 @@ enum Next<T> {
 
 impl<T: Eq + Hash + Clone> State<T> {
     fn add(&mut self, item: T) -> bool {
-        if self.shutting_down || !self.dirty.insert(item.clone()) || self.processing.contains(&item)
-        {
+        if self.shutting_down || !self.dirty.insert(item.clone()) || self.processing.contains(&item) {
             return false;
         }
         self.ready.push_back(item);

@@ -35,10 +35,7 @@ pub struct GroupResource {
 
 impl GroupResource {
     /// A resource of a group.
-    pub fn new(
-        group: impl Into<Cow<'static, str>>,
-        resource: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn new(group: impl Into<Cow<'static, str>>, resource: impl Into<Cow<'static, str>>) -> Self {
         GroupResource {
             group: group.into(),
             resource: resource.into(),
@@ -194,11 +191,7 @@ impl ApiError {
 
     /// The object does not exist.
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::new(
-            Reason::NotFound,
-            format!("{resource} {} not found", quote(name)),
-        )
-        .about(resource, name)
+        Self::new(Reason::NotFound, format!("{resource} {} not found", quote(name))).about(resource, name)
     }
 
     /// The server has no such path or resource.
@@ -326,11 +319,7 @@ impl ApiError {
     }
 
     /// The operation could not be completed in time; the client should try again.
-    pub fn server_timeout(
-        resource: &GroupResource,
-        operation: &str,
-        retry_after: Duration,
-    ) -> Self {
+    pub fn server_timeout(resource: &GroupResource, operation: &str, retry_after: Duration) -> Self {
         let message = format!(
             "The {operation} operation against {resource} could not be completed at this time, please try again."
         );
@@ -347,11 +336,7 @@ impl ApiError {
     /// Something broke inside.
     pub fn internal(error: impl fmt::Display) -> Self {
         let text = error.to_string();
-        Self::new(
-            Reason::InternalError,
-            format!("Internal error occurred: {text}"),
-        )
-        .with_details(|details| {
+        Self::new(Reason::InternalError, format!("Internal error occurred: {text}")).with_details(|details| {
             details.causes = Some(vec![StatusCause {
                 message: Some(text),
                 ..StatusCause::default()
@@ -416,9 +401,7 @@ impl ApiError {
     /// The causes, one for each field that is wrong.
     pub fn causes(&self) -> &[StatusCause] {
         let details = self.0.details.as_ref();
-        details
-            .and_then(|d| d.causes.as_deref())
-            .unwrap_or_default()
+        details.and_then(|d| d.causes.as_deref()).unwrap_or_default()
     }
 
     /// How long the client should wait before it tries again, when the server said so.
@@ -438,8 +421,7 @@ impl ApiError {
     }
 
     fn is(&self, reason: Reason) -> bool {
-        self.reason() == reason.as_str()
-            || (self.reason().is_empty() && self.code() == reason.code())
+        self.reason() == reason.as_str() || (self.reason().is_empty() && self.code() == reason.code())
     }
 
     /// Whether the object or resource does not exist.
@@ -594,10 +576,7 @@ mod tests {
             error.to_string(),
             "Deployment.apps \"x\" is invalid: spec.a: Required value"
         );
-        assert_eq!(
-            error.causes()[0].reason.as_deref(),
-            Some("FieldValueRequired")
-        );
+        assert_eq!(error.causes()[0].reason.as_deref(), Some("FieldValueRequired"));
         assert_eq!(error.causes()[0].field.as_deref(), Some("spec.a"));
     }
 

@@ -153,11 +153,7 @@ impl Line {
         }
     }
 
-    async fn run(
-        self,
-        leading: Option<tokio::sync::watch::Receiver<Leadership>>,
-        stop: CancellationToken,
-    ) {
+    async fn run(self, leading: Option<tokio::sync::watch::Receiver<Leadership>>, stop: CancellationToken) {
         let name = self.controller.name().to_owned();
         tokio::select! {
             () = Ready::wait_all(self.synced.clone()) => {}

@@ -42,12 +42,7 @@ impl Watches {
     /// The controlling owner of an object is reconciled if it is a `kind` of API group `group`; when the controller
     /// changes hands, both are. The owner is sought in the object's namespace, which is empty for cluster-scoped
     /// objects.
-    pub fn owned<K: Watchable>(
-        &mut self,
-        informer: &Informer<K>,
-        group: &'static str,
-        kind: &'static str,
-    ) {
+    pub fn owned<K: Watchable>(&mut self, informer: &Informer<K>, group: &'static str, kind: &'static str) {
         let owner_of = move |object: &Arc<K>| {
             let meta = object.meta();
             let name = owner::controller_name(meta, group, kind)?;

@@ -48,10 +48,7 @@ use crate::ready::Ready;
 use store::Store;
 
 /// What an informer can hold.
-pub trait Watchable:
-    Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static
-{
-}
+pub trait Watchable: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
 
 impl<K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static> Watchable for K {}
 
@@ -189,11 +186,7 @@ impl<K: Watchable> Informer<K> {
 
     /// Defines the index `name`, which files each object under the values that `values` returns for it. Does nothing
     /// if it is defined already.
-    pub fn add_index(
-        &self,
-        name: &'static str,
-        values: impl Fn(&K) -> Vec<String> + Send + Sync + 'static,
-    ) {
+    pub fn add_index(&self, name: &'static str, values: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) {
         self.shared.store.write().add_index(name, Box::new(values));
     }
 

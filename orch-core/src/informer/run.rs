@@ -107,11 +107,7 @@ impl<'a, K: Watchable> Applier<'a, K> {
         let seen = std::mem::take(&mut self.seen);
         let first = !self.shared.synced.is_ready();
         self.change(|store, tell| {
-            let gone: Vec<_> = store
-                .keys()
-                .filter(|key| !seen.contains(*key))
-                .cloned()
-                .collect();
+            let gone: Vec<_> = store.keys().filter(|key| !seen.contains(*key)).cloned().collect();
             for key in gone {
                 if let Some(object) = store.remove(&key) {
                     tell(Event::Deleted(object));
@@ -129,9 +125,7 @@ impl<'a, K: Watchable> Applier<'a, K> {
     fn change(&self, change: impl FnOnce(&mut super::Store<K>, &mut dyn FnMut(Event<K>))) {
         let mut handlers = self.shared.handlers.lock();
         let mut events = Vec::new();
-        change(&mut self.shared.store.write(), &mut |event| {
-            events.push(event)
-        });
+        change(&mut self.shared.store.write(), &mut |event| events.push(event));
         for event in &events {
             handlers.retain(|handler| handler(event));
         }

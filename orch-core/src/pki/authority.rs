@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -125,12 +125,7 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// When the files cannot be used, or a name is neither a DNS name nor an address.
-    pub fn load_or_issue(
-        &self,
-        dir: &Path,
-        name: &str,
-        leaf: &Leaf,
-    ) -> Result<Credential, PkiError> {
+    pub fn load_or_issue(&self, dir: &Path, name: &str, leaf: &Leaf) -> Result<Credential, PkiError> {
         file::create_dir(dir)?;
         let (certificate_path, key_path) = paths(dir, name);
         if let (Some(certificate_pem), Some(key_pem)) =
@@ -180,10 +175,7 @@ impl CertificateAuthority {
 }
 
 fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
-    (
-        dir.join(format!("{name}.crt")),
-        dir.join(format!("{name}.key")),
-    )
+    (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
 }
 
 /// Addresses in the form in which certificates give them back.
@@ -203,18 +195,12 @@ fn params(common_name: &str, organization: Option<&str>, lifetime: Duration) -> 
             .distinguished_name
             .push(DnType::OrganizationName, organization);
     }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params
 }
 
 fn leaf_params(leaf: &Leaf) -> Result<CertificateParams, PkiError> {
-    let mut all = params(
-        &leaf.common_name,
-        leaf.organization.as_deref(),
-        leaf.lifetime,
-    );
+    let mut all = params(&leaf.common_name, leaf.organization.as_deref(), leaf.lifetime);
     all.subject_alt_names = CertificateParams::new(leaf.names.clone())?.subject_alt_names;
     all.use_authority_key_identifier_extension = true;
     all.is_ca = IsCa::ExplicitNoCa;
@@ -223,12 +209,10 @@ fn leaf_params(leaf: &Leaf) -> Result<CertificateParams, PkiError> {
         KeyUsagePurpose::KeyEncipherment,
     ];
     if leaf.server {
-        all.extended_key_usages
-            .push(ExtendedKeyUsagePurpose::ServerAuth);
+        all.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
     }
     if leaf.client {
-        all.extended_key_usages
-            .push(ExtendedKeyUsagePurpose::ClientAuth);
+        all.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
     }
     Ok(all)
 }

@@ -27,9 +27,8 @@ pub struct Subject {
 pub fn subject(certificate: &CertificateDer<'_>) -> Result<Subject, PkiError> {
     let certificate = parse(certificate)?;
     let name = certificate.subject();
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        attribute.as_str().ok().map(str::to_owned)
-    };
+    let text =
+        |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
     Ok(Subject {
         common_name: name.iter_common_name().filter_map(text).next(),
         organizations: name.iter_organization().filter_map(text).collect(),
@@ -37,15 +36,12 @@ pub fn subject(certificate: &CertificateDer<'_>) -> Result<Subject, PkiError> {
 }
 
 pub(super) fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
-    CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|error| PkiError::Parse(error.to_string()))
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| PkiError::Parse(error.to_string()))
 }
 
-pub(super) fn parse<'a>(
-    certificate: &'a CertificateDer<'_>,
-) -> Result<X509Certificate<'a>, PkiError> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|error| PkiError::Parse(error.to_string()))?;
+pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PkiError> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| PkiError::Parse(error.to_string()))?;
     Ok(parsed)
 }
 
@@ -77,9 +73,7 @@ pub(super) fn authority_key_id<'a>(certificate: &'a X509Certificate<'_>) -> Opti
         .extensions()
         .iter()
         .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => {
-                id.key_identifier.as_ref().map(|id| id.0)
-            }
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
             _ => None,
         })
 }

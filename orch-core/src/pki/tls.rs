@@ -29,13 +29,12 @@ pub fn server_config(
     clients: Option<(&str, ClientCertificates)>,
 ) -> Result<Arc<ServerConfig>, PkiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some((ca, mode)) => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider);
             let verifier = match mode {
                 ClientCertificates::Optional => verifier.allow_unauthenticated(),
                 ClientCertificates::Required => verifier,
@@ -56,10 +55,7 @@ pub fn server_config(
 ///
 /// # Errors
 /// When a certificate or key cannot be used.
-pub fn client_config(
-    ca_pem: &str,
-    identity: Option<&Credential>,
-) -> Result<ClientConfig, PkiError> {
+pub fn client_config(ca_pem: &str, identity: Option<&Credential>) -> Result<ClientConfig, PkiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -61,14 +61,7 @@ impl Connection {
             },
         };
         let certificates = certificates(tls.get_ref().1);
-        self.http(
-            tls,
-            make_service(Peer {
-                certificates,
-                ..peer
-            }),
-        )
-        .await;
+        self.http(tls, make_service(Peer { certificates, ..peer })).await;
     }
 
     /// Waits for the client to say anything. hyper's own limit begins only when it knows the protocol's version.

@@ -190,10 +190,7 @@ impl Server {
         }
         drop(self.listener);
         let drain = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.limits.grace, drain)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.limits.grace, drain).await.is_err() {
             tracing::debug!(
                 open = connections.len(),
                 "closing connections that did not finish"
