@@ -29,6 +29,9 @@
 //! # Ok::<_, orch_store::StoreError>(()) }).unwrap();
 //! ```
 
+mod compactor;
+pub mod disk;
+mod embedded;
 mod engine;
 mod error;
 pub mod fanout;
@@ -37,8 +40,12 @@ mod limits;
 mod memory;
 mod revision;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod watch;
 
+pub use compactor::Compactor;
+pub use embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
 pub use error::StoreError;
 pub use kv::{Event, EventKind, KeyValue};
 pub use limits::Limits;

@@ -61,8 +61,9 @@ impl Index {
     }
 
     /// The version that was current at `revision`, which may be a deletion.
-    pub(crate) fn at(&self, key: &[u8], revision: u64) -> Option<&Version> {
-        self.chains.get(key)?.at(revision)
+    pub(crate) fn at(&self, key: &[u8], revision: u64) -> Option<(&Bytes, &Version)> {
+        let (key, chain) = self.chains.get_key_value(key)?;
+        Some((key, chain.at(revision)?))
     }
 
     pub(crate) fn push(&mut self, key: Bytes, version: Version) {
@@ -120,8 +121,8 @@ impl Index {
         chain.older.shrink_to_fit();
     }
 
-    /// The keys from `start` on that begin with `prefix` and exist at `revision`, each with its version, after
-    /// the number of keys that were looked at so far.
+    /// The keys from `start` on that begin with `prefix`, each with its version at `revision` if it existed
+    /// then.
     pub(crate) fn range<'a>(
         &'a self,
         prefix: &'a [u8],
@@ -135,11 +136,6 @@ impl Index {
                 let live = chain.at(revision).filter(|version| version.value.is_some());
                 (key, live)
             })
-    }
-
-    /// How many keys there are, counting ones that were deleted and not compacted yet.
-    pub(crate) fn len(&self) -> usize {
-        self.chains.len()
     }
 
     /// Fills an empty index with keys in ascending order.

@@ -169,25 +169,33 @@ impl Engine {
         Health::good(Revision(state.published), Revision(state.compacted))
     }
 
-    /// Makes `revision` the oldest that can be read. Memory comes back with
-    /// [`drop_compacted`](Self::drop_compacted). Returns whether that changed anything.
-    pub(crate) fn mark_compacted(&self, revision: Revision) -> Result<bool, StoreError> {
-        let mut state = self.state.write();
+    /// Whether compacting to `revision` would forget anything.
+    pub(crate) fn would_compact(&self, revision: Revision) -> Result<bool, StoreError> {
+        let state = self.state.read();
         if revision.0 > state.published {
             return Err(StoreError::FutureRevision {
                 requested: revision,
                 current: Revision(state.published),
             });
         }
-        let raised = revision.0 > state.compacted;
-        state.compacted = state.compacted.max(revision.0);
-        Ok(raised)
+        Ok(revision.0 > state.compacted)
     }
 
-    /// Gives back the memory of some of the history that was compacted. Returns whether there may be more.
-    pub(crate) fn drop_compacted(&self) -> bool {
+    /// Makes `revision`, which has been published, the oldest that can be read. Memory comes back with
+    /// [`drop_compacted`](Self::drop_compacted).
+    pub(crate) fn mark_compacted(&self, revision: Revision) {
         let mut state = self.state.write();
-        let floor = state.compacted;
+        state.compacted = state.compacted.max(revision.0);
+    }
+
+    pub(crate) fn compacted(&self) -> u64 {
+        self.state.read().compacted
+    }
+
+    /// Gives back the memory of some of the history before `floor`, which was compacted. Returns whether there may
+    /// be more.
+    pub(crate) fn drop_compacted(&self, floor: u64) -> bool {
+        let mut state = self.state.write();
         let events = self.hub.drop_until(Revision(floor), COMPACT_CHUNK);
         for event in &events {
             state.index.compact(event.key(), floor);

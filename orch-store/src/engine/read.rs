@@ -2,7 +2,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::{Engine, State};
+use super::{Engine, State, Version};
 use crate::{KeyValue, ListOptions, ListPage, Read, Revision, StoreError};
 
 /// How many keys a list looks at while it holds the lock once, so that a long list does not hold up writers.
@@ -13,8 +13,10 @@ impl Engine {
         let state = self.state.read();
         let revision = at.unwrap_or(Revision(state.published));
         state.check_readable(revision)?;
-        let version = state.index.at(key, revision.0);
-        let kv = version.and_then(|version| version.to_kv(&Bytes::copy_from_slice(key)));
+        let kv = state
+            .index
+            .at(key, revision.0)
+            .and_then(|(key, version)| version.to_kv(key));
         Ok(Read { kv, revision })
     }
 
@@ -33,6 +35,28 @@ impl Engine {
         }
     }
 
+    /// The keys after `after` as they were at `revision`, found among the next `max` keys.
+    pub(crate) fn snapshot(&self, after: Option<&Bytes>, revision: u64, max: usize) -> Chunk {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_ref()));
+        let state = self.state.read();
+        let mut chunk = Chunk {
+            keys: Vec::with_capacity(max),
+            reached: None,
+        };
+        let mut looked_at = 0;
+        for (key, version) in state.index.range(b"", start, revision) {
+            looked_at += 1;
+            if let Some(version) = version {
+                chunk.keys.push((key.clone(), version.clone()));
+            }
+            if looked_at == max {
+                chunk.reached = Some(key.clone());
+                break;
+            }
+        }
+        chunk
+    }
+
     fn list_at(
         &self,
         prefix: &[u8],
@@ -49,6 +73,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// Some keys of the state at one revision, for a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) keys: Vec<(Bytes, Version)>,
+    /// The last key that was looked at, or `None` when there are no more.
+    pub(crate) reached: Option<Bytes>,
 }
 
 /// A list under way.

@@ -36,6 +36,10 @@ impl Watcher for EngineWatcher {
     }
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a function for `map_err`, which passes by value"
+)]
 pub(super) fn store_error(error: FanoutError) -> StoreError {
     match error {
         FanoutError::Lagged { position, dropped } => StoreError::Compacted {

@@ -1,0 +1,139 @@
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Disk, DiskFile};
+use crate::OpenError;
+
+const LOCK: &str = "lock";
+
+/// A directory of the operating system, locked against other processes for as long as this value lives.
+///
+/// It is made with mode 0700 if it does not exist, its files with 0600.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Open for `fsync`.
+    handle: File,
+    /// Holds the lock, which ends with the process however that ends.
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens or makes the directory and takes its lock.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] when another store has it open, [`OpenError::NotWritable`] and [`OpenError::Io`] for
+    /// what the file system says.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let path = path.into();
+        make_directory(&path).map_err(|error| refused(&path, "create", error))?;
+        let handle = File::open(&path).map_err(|error| refused(&path, "open", error))?;
+        let lock = take_lock(&path)?;
+        Ok(Self {
+            path,
+            handle,
+            _lock: lock,
+        })
+    }
+
+    fn options() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.append(true).mode(0o600);
+        options
+    }
+}
+
+impl Disk for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in self.path.read_dir()? {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = Self::options().create(true).open(self.path.join(name))?;
+        file.set_len(0)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(Self::options().open(self.path.join(name))?))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(File::open(self.path.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Makes the directory, and its entry in the one above durable.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    match path.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn take_lock(path: &Path) -> Result<File, OpenError> {
+    let file = Directory::options()
+        .create(true)
+        .open(path.join(LOCK))
+        .map_err(|error| refused(path, "lock", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(refused(path, "lock", error)),
+    }
+}
+
+fn refused(path: &Path, action: &'static str, source: io::Error) -> OpenError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            OpenError::NotWritable {
+                path: path.to_owned(),
+                source,
+            }
+        }
+        _ => OpenError::Io {
+            action,
+            file: path.display().to_string(),
+            source,
+        },
+    }
+}

@@ -1,0 +1,81 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{EmbeddedStore, OpenError, open_directory};
+use crate::Limits;
+use crate::disk::Disk;
+
+/// How to open an [`EmbeddedStore`].
+#[derive(Debug, Clone)]
+pub struct EmbeddedOptions {
+    pub(super) limits: Limits,
+    pub(super) segment_size: u64,
+    pub(super) checkpoint_after: u64,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            segment_size: 64 * 1024 * 1024,
+            checkpoint_after: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl EmbeddedOptions {
+    /// How large keys and values may be. What is stored already is not measured again.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The size in bytes after which the log goes on in a new file. Default 64 MiB.
+    #[must_use]
+    pub fn segment_size(mut self, bytes: u64) -> Self {
+        self.segment_size = bytes;
+        self
+    }
+
+    /// A compaction gives disk space back when that is at least so many bytes, and at least half the size of the last
+    /// checkpoint; otherwise it leaves that to a later one. Default 4 MiB.
+    #[must_use]
+    pub fn checkpoint_after(mut self, bytes: u64) -> Self {
+        self.checkpoint_after = bytes;
+        self
+    }
+
+    /// Opens the store in a directory, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<EmbeddedStore, OpenError> {
+        let path = path.as_ref().to_owned();
+        blocking(move || open_directory(&path, &self)).await
+    }
+
+    /// Opens the store on another kind of disk. Whoever makes the disk sees to it that nobody else uses it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_on(self, disk: Arc<dyn Disk>) -> Result<EmbeddedStore, OpenError> {
+        blocking(move || EmbeddedStore::open_blocking(disk, &self)).await
+    }
+}
+
+async fn blocking(
+    open: impl FnOnce() -> Result<EmbeddedStore, OpenError> + Send + 'static,
+) -> Result<EmbeddedStore, OpenError> {
+    match tokio::task::spawn_blocking(open).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(OpenError::io(
+                "open",
+                "the store",
+                std::io::Error::other(error),
+            )),
+        },
+    }
+}

@@ -1,0 +1,366 @@
+//! From what is on disk to the state that was acknowledged.
+//!
+//! The newest checkpoint is the base. On it the log is replayed, from the last segment that begins at or before the
+//! checkpoint. All of it must be whole, but for the end of the last segment: a frame there that is not
+//! whole, with no whole one after it, is what a crash leaves of a write that was never acknowledged.
+
+use std::io::{BufReader, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::checkpoint::{self, Checkpoint};
+use super::codec::{Reader, read_full};
+use super::frame::{self, Record};
+use super::log::{Log, Position, Segment};
+use super::{OpenError, segment};
+use crate::disk::Disk;
+use crate::engine::State;
+use crate::{Event, Revision};
+
+/// What recovery found.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) state: State,
+    /// The events since the compaction, in order.
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) log: Log,
+    pub(super) checkpoint: Option<Checkpoint>,
+}
+
+pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recovered, OpenError> {
+    let names = disk
+        .list()
+        .map_err(|error| OpenError::io("list", "the directory", error))?;
+    let (state, checkpoint) = load_checkpoint(disk.as_ref(), &names)?;
+    let headers = relevant(
+        read_headers(disk.as_ref(), &names)?,
+        state.published,
+        checkpoint.is_some(),
+    )?;
+    let mut replay = Replay {
+        base: state.published,
+        floor: state.compacted,
+        state,
+        events: Vec::new(),
+        sequence: headers.first().map_or(1, |header| header.first_sequence),
+    };
+    let mut segments = Vec::new();
+    let mut end = None;
+    for (index, header) in headers.iter().enumerate() {
+        let limit = headers.get(index + 1).map(|next| next.previous_length);
+        let stop = replay.segment(disk.as_ref(), header, limit)?;
+        segments.push(Segment {
+            number: header.number,
+            previous_revision: header.previous_revision,
+            length: stop.length,
+        });
+        end = Some((header, stop));
+    }
+    let log = open_log(disk, end, &replay, segment_size, segments)?;
+    let (state, events) = replay.finish();
+    Ok(Recovered {
+        state,
+        events,
+        log,
+        checkpoint,
+    })
+}
+
+fn load_checkpoint(
+    disk: &dyn Disk,
+    names: &[String],
+) -> Result<(State, Option<Checkpoint>), OpenError> {
+    let newest = names.iter().filter_map(|name| checkpoint::revision(name));
+    let Some(revision) = newest.max() else {
+        return Ok((State::default(), None));
+    };
+    let (index, checkpoint) = checkpoint::load(disk, revision)?;
+    Ok((State::new(index, Revision(revision)), Some(checkpoint)))
+}
+
+/// The headers of all segments, oldest first.
+fn read_headers(disk: &dyn Disk, names: &[String]) -> Result<Vec<segment::Header>, OpenError> {
+    let mut numbers: Vec<_> = names
+        .iter()
+        .filter_map(|name| segment::number(name))
+        .collect();
+    numbers.sort_unstable();
+    let mut headers = Vec::with_capacity(numbers.len());
+    for (index, &number) in numbers.iter().enumerate() {
+        let name = segment::name(number);
+        // One byte more tells whether anything comes after the header.
+        let mut bytes = [0; segment::HEADER + 1];
+        let length = disk
+            .read(&name)
+            .and_then(|mut file| read_full(&mut file, &mut bytes))
+            .map_err(|error| OpenError::io("read", &name, error))?;
+        let header = segment::Header::decode(&name, &bytes[..length.min(segment::HEADER)]);
+        match header {
+            Ok(header) if header.number != number => {
+                return Err(OpenError::corrupt(&name, 16, "the number is another one"));
+            }
+            Ok(header) => headers.push(header),
+            // A crash while the newest segment was being made: it was not written to yet.
+            Err(OpenError::Corrupt { .. })
+                if index + 1 == numbers.len() && length <= segment::HEADER => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(headers)
+}
+
+/// The segments that hold what came after `base`, without gaps.
+fn relevant(
+    mut headers: Vec<segment::Header>,
+    base: u64,
+    has_checkpoint: bool,
+) -> Result<Vec<segment::Header>, OpenError> {
+    if headers.is_empty() && !has_checkpoint {
+        return Ok(headers);
+    }
+    let Some(first) = headers
+        .iter()
+        .rposition(|header| header.previous_revision <= base)
+    else {
+        let missing = headers.first().map_or(1, |header| header.number - 1);
+        return Err(OpenError::corrupt(
+            &segment::name(missing),
+            0,
+            "the file is missing",
+        ));
+    };
+    headers.drain(..first);
+    for pair in headers.windows(2) {
+        if pair[1].number != pair[0].number + 1 {
+            let missing = segment::name(pair[0].number + 1);
+            return Err(OpenError::corrupt(&missing, 0, "the file is missing"));
+        }
+    }
+    Ok(headers)
+}
+
+fn open_log(
+    disk: &Arc<dyn Disk>,
+    end: Option<(&segment::Header, Stop)>,
+    replay: &Replay,
+    segment_size: u64,
+    segments: Vec<Segment>,
+) -> Result<Log, OpenError> {
+    let position = Position {
+        number: end.map_or(0, |(header, _)| header.number),
+        length: end.map_or(0, |(_, stop)| stop.length),
+        next_sequence: replay.sequence,
+        revision: replay.state.assigned,
+    };
+    let log = match end {
+        Some((header, stop)) if !stop.is_torn => {
+            Log::resume(disk, header.salt, position, segment_size, segments)
+        }
+        _ => Log::begin(disk, position, segment_size, segments),
+    };
+    log.map_err(|error| OpenError::io("write", &segment::name(position.number), error))
+}
+
+/// Where the whole frames of a segment end.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    length: u64,
+    /// Whether something follows them.
+    is_torn: bool,
+}
+
+/// The state as far as the log has been read.
+struct Replay {
+    /// The checkpoint's revision: it has all records up to there.
+    base: u64,
+    floor: u64,
+    state: State,
+    events: Vec<Arc<Event>>,
+    /// That of the next frame.
+    sequence: u64,
+}
+
+impl Replay {
+    /// Replays a segment: up to `limit`, to which it must be whole, or in the last one as far as it is.
+    fn segment(
+        &mut self,
+        disk: &dyn Disk,
+        header: &segment::Header,
+        limit: Option<u64>,
+    ) -> Result<Stop, OpenError> {
+        let name = segment::name(header.number);
+        if header.first_sequence != self.sequence {
+            return Err(OpenError::corrupt(
+                &name,
+                24,
+                "frames before it are missing",
+            ));
+        }
+        let file = disk
+            .read(&name)
+            .map_err(|error| OpenError::io("open", &name, error))?;
+        let mut frames = Frames {
+            name: &name,
+            salt: header.salt,
+            reader: BufReader::with_capacity(256 * 1024, file),
+            offset: 0,
+        };
+        frames.skip_header()?;
+        loop {
+            if limit == Some(frames.offset) {
+                return Ok(frames.stop(false));
+            }
+            match frames.next(self.sequence)? {
+                Next::Frame(payload) => self.frame(&frames, &payload)?,
+                Next::End if limit.is_none() => return Ok(frames.stop(false)),
+                Next::Torn(tail) if limit.is_none() => {
+                    return frames.check_torn(&tail);
+                }
+                Next::End | Next::Torn(_) => return Err(frames.corrupt("a frame is damaged")),
+            }
+            self.sequence += 1;
+        }
+    }
+
+    fn frame(&mut self, frames: &Frames<'_>, payload: &[u8]) -> Result<(), OpenError> {
+        let mut reader = Reader(payload);
+        while !reader.is_empty() {
+            let record = Record::decode(&mut reader)
+                .ok_or_else(|| frames.corrupt("a record cannot be read"))?;
+            self.record(record)
+                .map_err(|reason| frames.corrupt(reason))?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record<'_>) -> Result<(), &'static str> {
+        let (revision, deadline, key, value) = match record {
+            Record::Put {
+                revision,
+                deadline,
+                key,
+                value,
+            } => (revision, deadline, key, Some(Bytes::copy_from_slice(value))),
+            Record::Delete { revision, key } => (revision, 0, key, None),
+            Record::Compact { revision } => {
+                self.floor = self.floor.max(revision);
+                return Ok(());
+            }
+            Record::Close => return Ok(()),
+        };
+        if revision <= self.base {
+            return Ok(());
+        }
+        if revision <= self.state.assigned {
+            return Err("a revision comes twice");
+        }
+        let key = Bytes::copy_from_slice(key);
+        self.events
+            .push(self.state.apply(revision, key, value, deadline));
+        Ok(())
+    }
+
+    fn finish(mut self) -> (State, Vec<Arc<Event>>) {
+        self.state.published = self.state.assigned;
+        self.state.compacted = self.floor;
+        let kept = self
+            .events
+            .partition_point(|event| event.revision().0 <= self.floor);
+        for event in self.events.drain(..kept) {
+            self.state.index.compact(event.key(), self.floor);
+        }
+        (self.state, self.events)
+    }
+}
+
+/// What comes next in a segment.
+enum Next {
+    /// A whole frame's payload.
+    Frame(Vec<u8>),
+    /// The file ends here.
+    End,
+    /// No whole frame, but these bytes, up to the end of the file.
+    Torn(Vec<u8>),
+}
+
+/// The frames of one segment.
+struct Frames<'a> {
+    name: &'a str,
+    salt: u32,
+    reader: BufReader<Box<dyn Read + Send>>,
+    /// Where the next frame begins.
+    offset: u64,
+}
+
+impl Frames<'_> {
+    fn skip_header(&mut self) -> Result<(), OpenError> {
+        self.offset = segment::HEADER as u64;
+        let mut header = [0; segment::HEADER];
+        self.fill(&mut header)?;
+        Ok(())
+    }
+
+    fn next(&mut self, sequence: u64) -> Result<Next, OpenError> {
+        let mut bytes = [0; frame::HEADER];
+        let length = self.fill(&mut bytes)?;
+        if length == 0 {
+            return Ok(Next::End);
+        }
+        let header = frame::Header::decode(&bytes[..length], self.salt);
+        let Some(header) = header.filter(|_| length == frame::HEADER) else {
+            return self.tail(bytes[..length].to_vec());
+        };
+        if header.sequence != sequence {
+            return Err(self.corrupt("a frame is missing"));
+        }
+        let mut payload = Vec::new();
+        (&mut self.reader)
+            .take(header.length as u64)
+            .read_to_end(&mut payload)
+            .map_err(|error| OpenError::io("read", self.name, error))?;
+        if !header.fits(&payload, self.salt) {
+            let mut front = bytes.to_vec();
+            front.append(&mut payload);
+            return self.tail(front);
+        }
+        self.offset += (frame::HEADER + payload.len()) as u64;
+        Ok(Next::Frame(payload))
+    }
+
+    fn tail(&mut self, mut front: Vec<u8>) -> Result<Next, OpenError> {
+        self.reader
+            .read_to_end(&mut front)
+            .map_err(|error| OpenError::io("read", self.name, error))?;
+        Ok(Next::Torn(front))
+    }
+
+    /// A frame is written only after the one before it is durable: if one comes after the damage, no crash did it.
+    fn check_torn(&self, tail: &[u8]) -> Result<Stop, OpenError> {
+        if frame::contains_header(&tail[1..], 0, self.salt) {
+            return Err(self.corrupt("a frame is damaged, and it is not the last one"));
+        }
+        tracing::warn!(
+            file = self.name,
+            offset = self.offset,
+            bytes = tail.len(),
+            "the log ends in a write that a crash cut off; it was not acknowledged and is ignored"
+        );
+        Ok(self.stop(true))
+    }
+
+    fn stop(&self, is_torn: bool) -> Stop {
+        Stop {
+            length: self.offset,
+            is_torn,
+        }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, OpenError> {
+        read_full(&mut self.reader, buffer).map_err(|error| OpenError::io("read", self.name, error))
+    }
+
+    fn corrupt(&self, reason: &'static str) -> OpenError {
+        OpenError::corrupt(self.name, self.offset, reason)
+    }
+}
