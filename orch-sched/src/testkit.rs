@@ -1,0 +1,295 @@
+//! For authors of policies: try one on a small cluster, and check that it keeps the framework's contract.
+
+use crate::cluster::{Cluster, NodeId, NodeSet};
+use crate::event::ClusterEvent;
+use crate::object::PodInfo;
+use crate::policy::{Hint, MAX_NODE_SCORE, PreFilter, PreScore, Rejection, SchedulerPolicy};
+use crate::sample::{self, NodeBuilder, PodBuilder, node, pod};
+use std::sync::Arc;
+
+/// What a policy says about each node for a pod, on an otherwise empty cluster.
+///
+/// # Panics
+/// When its filter for all nodes disagrees with its filter for one.
+pub fn filtered(policy: impl SchedulerPolicy, pod: &PodInfo, nodes: &[NodeBuilder]) -> Vec<Result<(), Rejection>> {
+    filtered_among(policy, pod, nodes, &[])
+}
+
+/// What a policy says about each node for a pod, beside pods that are bound already.
+///
+/// # Panics
+/// When its filter for all nodes disagrees with its filter for one.
+pub fn filtered_among(
+    policy: impl SchedulerPolicy,
+    pod: &PodInfo,
+    nodes: &[NodeBuilder],
+    pods: &[PodBuilder],
+) -> Vec<Result<(), Rejection>> {
+    let cluster = cluster_of(nodes, pods);
+    verdicts(&policy, pod, &cluster)
+}
+
+/// How a policy scores each node for a pod, normalised over all of them, on an otherwise empty cluster.
+///
+/// # Panics
+/// When its scores for all nodes disagree with its score for one.
+pub fn scored(policy: impl SchedulerPolicy, pod: &PodInfo, nodes: &[NodeBuilder]) -> Vec<i64> {
+    scored_among(policy, pod, nodes, &[])
+}
+
+/// How a policy scores each node for a pod, normalised over all of them, beside pods that are bound already.
+///
+/// # Panics
+/// When its scores for all nodes disagree with its score for one.
+pub fn scored_among(
+    policy: impl SchedulerPolicy,
+    pod: &PodInfo,
+    nodes: &[NodeBuilder],
+    pods: &[PodBuilder],
+) -> Vec<i64> {
+    let cluster = cluster_of(nodes, pods);
+    scores(&policy, pod, &cluster).unwrap_or_else(|| vec![0; nodes.len()])
+}
+
+/// A cluster of nodes, and of pods that are bound to them.
+///
+/// # Panics
+/// When a pod is not bound.
+#[must_use]
+pub fn cluster_of(nodes: &[NodeBuilder], pods: &[PodBuilder]) -> Cluster {
+    let mut cluster = Cluster::new();
+    for node in nodes {
+        cluster.set_node(node.build());
+    }
+    for pod in pods.iter().map(PodBuilder::build) {
+        let node = pod.node_name.clone().expect("pods of a sample cluster are bound");
+        cluster.set_pod(Arc::new(pod), &node);
+    }
+    cluster
+}
+
+/// Checks on random clusters that a policy keeps the framework's contract:
+///
+/// - its filter for all nodes answers like its filter for one, and its scores likewise;
+/// - the same state gives the same answer;
+/// - scores are 0 to 100 after normalising;
+/// - a node that begins to take a pod does so by an event that the policy asked for, and its hint says so.
+///
+/// # Panics
+/// When it does not, with the case at hand.
+pub fn conformance(policy: &dyn SchedulerPolicy, cases: u64) {
+    assert!(!policy.name().is_empty(), "a policy needs a name");
+    for seed in 0..cases {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut cluster = random_cluster(&mut random);
+        let pod = random_pod(&mut random, "incoming").build();
+        let before = verdicts(policy, &pod, &cluster);
+        assert_eq!(before, verdicts(policy, &pod, &cluster), "{}: seed {seed}: the answer changed", policy.name());
+        if let Some(scores) = scores(policy, &pod, &cluster) {
+            let bad = scores.iter().find(|score| !(0..=MAX_NODE_SCORE).contains(*score));
+            assert_eq!(bad, None, "{}: seed {seed}: score out of range", policy.name());
+        }
+        hints_are_honest(policy, &pod, &mut cluster, &mut random, seed);
+    }
+}
+
+fn hints_are_honest(
+    policy: &dyn SchedulerPolicy,
+    pod: &PodInfo,
+    cluster: &mut Cluster,
+    random: &mut fastrand::Rng,
+    seed: u64,
+) {
+    let ids: Vec<NodeId> = cluster.present().iter().collect();
+    let id = ids[random.usize(..ids.len())];
+    let rejected = verdict(policy, pod, cluster, id).is_err();
+    let name = cluster.node(id).name().to_owned();
+    let leaving = cluster.node(id).pods().first().cloned();
+    if random.bool() && let Some(gone) = leaving {
+        cluster.remove_pod(&gone.key);
+        let helped = rejected && verdict(policy, pod, cluster, id).is_ok();
+        must_tell(policy, pod, helped, &ClusterEvent::assigned_pod_deleted(&gone), seed);
+    } else {
+        let change = cluster.set_node(random_node(random, &name).build());
+        let helped = rejected && verdict(policy, pod, cluster, id).is_ok();
+        if let Some(event) = ClusterEvent::node(change.old.as_deref(), &change.new) {
+            must_tell(policy, pod, helped, &event, seed);
+        }
+    }
+}
+
+fn must_tell(policy: &dyn SchedulerPolicy, pod: &PodInfo, helped: bool, event: &ClusterEvent<'_>, seed: u64) {
+    let told = policy.events().intersects(event.kinds()) && policy.hint(pod, event) == Hint::Queue;
+    assert!(told || !helped, "{}: seed {seed}: {event:?} helps, and the policy does not say so", policy.name());
+}
+
+fn verdict(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster, id: NodeId) -> Result<(), Rejection> {
+    match policy.pre_filter(pod, cluster) {
+        PreFilter::Skip => Ok(()),
+        PreFilter::Filter(filter) => filter.filter(cluster.node(id)),
+        PreFilter::Only(nodes, filter) => match filter {
+            Some(filter) => filter.filter(cluster.node(id)),
+            None if nodes.contains(id) => Ok(()),
+            None => Err(Rejection::unresolvable("not among the nodes in question")),
+        },
+        PreFilter::Reject(rejection) => Err(rejection),
+    }
+}
+
+fn verdicts(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster) -> Vec<Result<(), Rejection>> {
+    let each: Vec<_> = cluster.present().iter().map(|id| verdict(policy, pod, cluster, id)).collect();
+    let mut narrowed = cluster.present().clone();
+    match policy.pre_filter(pod, cluster) {
+        PreFilter::Skip => {}
+        PreFilter::Filter(filter) => filter.narrow(cluster, &mut narrowed),
+        PreFilter::Only(nodes, filter) => {
+            narrowed.intersect(&nodes);
+            if let Some(filter) = filter {
+                filter.narrow(cluster, &mut narrowed);
+            }
+        }
+        PreFilter::Reject(_) => narrowed.clear(),
+    }
+    let passed: NodeSet = cluster.present().iter().zip(&each).filter(|(_, v)| v.is_ok()).map(|(id, _)| id).collect();
+    let rows = |set: &NodeSet| set.iter().collect::<Vec<_>>();
+    assert_eq!(rows(&narrowed), rows(&passed), "{}: narrow and filter disagree on {pod:?}", policy.name());
+    each
+}
+
+fn scores(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster) -> Option<Vec<i64>> {
+    let PreScore::Score(scorer) = policy.pre_score(pod, cluster, cluster.present()) else { return None };
+    let nodes: Vec<NodeId> = cluster.present().iter().collect();
+    let each: Vec<i64> = nodes.iter().map(|id| scorer.score(cluster.node(*id))).collect();
+    let mut all = vec![0; nodes.len()];
+    scorer.score_all(cluster, &nodes, &mut all);
+    assert_eq!(all, each, "{}: score_all and score disagree on {pod:?}", policy.name());
+    scorer.normalise(&mut all);
+    Some(all)
+}
+
+/// A cluster of up to 70 random nodes with up to 150 random pods on them.
+#[must_use]
+pub fn random_cluster(random: &mut fastrand::Rng) -> Cluster {
+    let nodes: Vec<_> = (0..random.usize(1..70)).map(|i| random_node(random, &format!("n{i}"))).collect();
+    let pods: Vec<_> = (0..random.usize(..150))
+        .map(|i| {
+            let node = random.usize(..nodes.len());
+            random_pod(random, &format!("p{i}")).on(&format!("n{node}"))
+        })
+        .collect();
+    cluster_of(&nodes, &pods)
+}
+
+/// A node with random resources, labels and taints.
+#[must_use]
+pub fn random_node(random: &mut fastrand::Rng, name: &str) -> NodeBuilder {
+    let mut node = node(name).cpu(random.i64(0..8) * 500).memory(random.i64(0..8) << 28).pods(random.i64(0..6));
+    node = node.label("kubernetes.io/hostname", name);
+    for (key, values) in [("zone", 3), ("disk", 2), ("gen", 4)] {
+        if random.bool() {
+            node = node.label(key, &random.u32(..values).to_string());
+        }
+    }
+    for key in ["a", "b"] {
+        if random.u8(..4) == 0 {
+            let effect = ["NoSchedule", "PreferNoSchedule", "NoExecute"][random.usize(..3)];
+            node = node.taint(key, &random.u32(..2).to_string(), effect);
+        }
+    }
+    if random.bool() {
+        node = node.gpu(random.i64(0..4));
+    }
+    if random.u8(..8) == 0 { node.unschedulable() } else { node }
+}
+
+/// A pod with random requests, ports, tolerations and node affinity.
+#[must_use]
+pub fn random_pod(random: &mut fastrand::Rng, name: &str) -> PodBuilder {
+    let mut pod = pod(name).priority(random.i32(0..3));
+    if random.bool() {
+        pod = pod.cpu(random.i64(0..6) * 250);
+    }
+    if random.bool() {
+        pod = pod.memory(random.i64(0..6) << 27);
+    }
+    if random.u8(..6) == 0 {
+        pod = pod.gpu(random.i64(0..3));
+    }
+    if random.u8(..6) == 0 {
+        let address = ["", "127.0.0.1"][random.usize(..2)];
+        pod = pod.host_port(address, ["TCP", "UDP"][random.usize(..2)], random.i32(80..83));
+    }
+    if random.bool() {
+        let operator = ["Exists", "Equal"][random.usize(..2)];
+        let value = if operator == "Equal" { "1" } else { "" };
+        let effect = ["", "NoSchedule", "PreferNoSchedule"][random.usize(..3)];
+        pod = pod.toleration(["a", "b", ""][random.usize(..if operator == "Exists" { 3 } else { 2 })], operator, value, effect);
+    }
+    if random.u8(..5) == 0 {
+        pod = pod.node_selector("zone", &random.u32(..4).to_string());
+    }
+    if random.u8(..4) == 0 {
+        pod = pod.required_node_affinity((0..random.usize(1..3)).map(|_| random_term(random)).collect());
+    }
+    for _ in 0..random.usize(..3) {
+        pod = pod.preferred_node_affinity(random.i32(1..100), random_term(random));
+    }
+    pod
+}
+
+fn random_term(random: &mut fastrand::Rng) -> k8s_openapi::api::core::v1::NodeSelectorTerm {
+    let cases: [(&str, &str, &[&str]); 8] = [
+        ("zone", "In", &["0", "2"]),
+        ("zone", "NotIn", &["1"]),
+        ("disk", "Exists", &[]),
+        ("disk", "DoesNotExist", &[]),
+        ("gen", "Gt", &["1"]),
+        ("gen", "Lt", &["3"]),
+        ("nowhere", "NotIn", &["x"]),
+        ("kubernetes.io/hostname", "In", &["n0", "n1", "n2"]),
+    ];
+    if random.u8(..6) == 0 {
+        let name = format!("n{}", random.u32(..5));
+        return sample::field_term(&[("metadata.name", ["In", "NotIn"][random.usize(..2)], &[&name])]);
+    }
+    let picked: Vec<_> = (0..random.usize(1..3)).map(|_| cases[random.usize(..cases.len())]).collect();
+    sample::term(&picked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
+
+    #[test]
+    fn the_built_in_policies_conform() {
+        for (policy, _) in Profile::upstream().policies() {
+            conformance(&**policy, 300);
+        }
+    }
+
+    struct Liar;
+
+    impl SchedulerPolicy for Liar {
+        fn name(&self) -> &'static str {
+            "Liar"
+        }
+
+        fn hint(&self, _: &PodInfo, _: &ClusterEvent<'_>) -> Hint {
+            Hint::Skip
+        }
+
+        fn pre_filter<'c>(&'c self, _: &'c PodInfo, _: &'c Cluster) -> PreFilter<'c> {
+            PreFilter::each(|node| match node.label("zone") {
+                Some(_) => Ok(()),
+                None => Err(Rejection::unresolvable("no zone")),
+            })
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "and the policy does not say so")]
+    fn a_dishonest_hint_is_found_out() {
+        conformance(&Liar, 300);
+    }
+}
