@@ -26,7 +26,10 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self { nodes, ..Self::default() }
+        Self {
+            nodes,
+            ..Self::default()
+        }
     }
 
     /// Notes that a policy, by its place in the profile, rejected a node.
@@ -61,7 +64,10 @@ impl fmt::Display for Diagnosis {
 
 /// Upstream sorts the finished texts, so `10 x` stands before `2 y`.
 pub(crate) fn histogram(reasons: &BTreeMap<String, usize>) -> String {
-    let mut lines: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let mut lines: Vec<String> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
     lines.sort_unstable();
     lines.join(", ")
 }
@@ -71,18 +77,39 @@ mod tests {
     use super::*;
 
     fn diagnosis(nodes: usize, reasons: &[(&str, usize)]) -> Diagnosis {
-        let reasons = reasons.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
-        Diagnosis { nodes, reasons, ..Diagnosis::default() }
+        let reasons = reasons
+            .iter()
+            .map(|(reason, count)| ((*reason).to_owned(), *count))
+            .collect();
+        Diagnosis {
+            nodes,
+            reasons,
+            ..Diagnosis::default()
+        }
     }
 
     #[test]
     fn the_message_reads_as_upstream_writes_it() {
-        let mut d = diagnosis(12, &[("node(s) had untolerated taint(s)", 10), ("Insufficient cpu", 2)]);
-        assert_eq!(d.to_string(), "0/12 nodes are available: 10 node(s) had untolerated taint(s), 2 Insufficient cpu.");
-        d.post_filter = Some("preemption: 0/12 nodes are available: 12 Preemption is not helpful for scheduling.".into());
+        let mut d = diagnosis(
+            12,
+            &[("node(s) had untolerated taint(s)", 10), ("Insufficient cpu", 2)],
+        );
+        assert_eq!(
+            d.to_string(),
+            "0/12 nodes are available: 10 node(s) had untolerated taint(s), 2 Insufficient cpu."
+        );
+        d.post_filter =
+            Some("preemption: 0/12 nodes are available: 12 Preemption is not helpful for scheduling.".into());
         assert!(d.to_string().ends_with("2 Insufficient cpu. preemption: 0/12 nodes are available: 12 Preemption is not helpful for scheduling."));
         d.pre_filter = Some("node(s) didn't satisfy plugin NodeAffinity".into());
-        assert!(d.to_string().starts_with("0/12 nodes are available: node(s) didn't satisfy plugin NodeAffinity. preemption"));
-        assert_eq!(diagnosis(0, &[]).to_string(), "no nodes available to schedule pods");
+        assert!(
+            d.to_string().starts_with(
+                "0/12 nodes are available: node(s) didn't satisfy plugin NodeAffinity. preemption"
+            )
+        );
+        assert_eq!(
+            diagnosis(0, &[]).to_string(),
+            "no nodes available to schedule pods"
+        );
     }
 }

@@ -140,7 +140,13 @@ impl Engine {
 
     /// A pod went away, or holds nothing any more.
     pub fn remove_pod(&mut self, key: &PodKey, now: Duration) {
-        let queued = self.queue.remove(key, QueueContext { profiles: &self.profiles, now });
+        let queued = self.queue.remove(
+            key,
+            QueueContext {
+                profiles: &self.profiles,
+                now,
+            },
+        );
         let in_flight = self.in_flight.remove(key);
         self.waiting.remove(key);
         self.cluster.withdraw_nomination(key);
@@ -157,14 +163,20 @@ impl Engine {
     /// Decides about the next pod, if one's turn has come.
     pub fn decide(&mut self, now: Duration) -> Option<Decision> {
         self.waiting.expire(now);
-        self.queue.tick(QueueContext { profiles: &self.profiles, now });
+        self.queue.tick(QueueContext {
+            profiles: &self.profiles,
+            now,
+        });
         loop {
             while let Some(settled) = self.waiting.next_settled() {
                 if let Some(decision) = self.settle(settled, now) {
                     return Some(decision);
                 }
             }
-            let queued = self.queue.pop(QueueContext { profiles: &self.profiles, now })?;
+            let queued = self.queue.pop(QueueContext {
+                profiles: &self.profiles,
+                now,
+            })?;
             if let Some(decision) = self.attempt(queued, now) {
                 return Some(decision);
             }
@@ -179,9 +191,17 @@ impl Engine {
     /// A binding did not go through: the room is given back and the pod tried again after a pause, unless it is gone or was
     /// bound otherwise.
     pub fn bind_failed(&mut self, key: &PodKey, now: Duration) {
-        let Some(in_flight) = self.in_flight.remove(key) else { return };
+        let Some(in_flight) = self.in_flight.remove(key) else {
+            return;
+        };
         if self.release(&in_flight, now) {
-            self.queue.give_back_failed(in_flight.queued, QueueContext { profiles: &self.profiles, now });
+            self.queue.give_back_failed(
+                in_flight.queued,
+                QueueContext {
+                    profiles: &self.profiles,
+                    now,
+                },
+            );
         }
     }
 
@@ -191,11 +211,20 @@ impl Engine {
         if self.queue.has_next(now) {
             return Some(now);
         }
-        [self.queue.next_deadline(), self.waiting.next_deadline()].into_iter().flatten().min()
+        [self.queue.next_deadline(), self.waiting.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn assigned(&mut self, pod: &Arc<PodInfo>, node: &str, now: Duration) {
-        self.queue.remove(&pod.key, QueueContext { profiles: &self.profiles, now });
+        self.queue.remove(
+            &pod.key,
+            QueueContext {
+                profiles: &self.profiles,
+                now,
+            },
+        );
         self.cluster.withdraw_nomination(&pod.key);
         let was_assumed = self.cluster.is_assumed(&pod.key);
         let old = self.cluster.set_pod(pod.clone(), node);
@@ -210,7 +239,10 @@ impl Engine {
     }
 
     fn pending(&mut self, pod: Arc<PodInfo>, profile: usize, now: Duration) {
-        let cx = QueueContext { profiles: &self.profiles, now };
+        let cx = QueueContext {
+            profiles: &self.profiles,
+            now,
+        };
         if pod.terminating {
             self.queue.remove(&pod.key, cx);
             self.cluster.withdraw_nomination(&pod.key);
@@ -232,7 +264,13 @@ impl Engine {
 
     fn attempt(&mut self, queued: QueuedPod, now: Duration) -> Option<Decision> {
         let (profile, pod) = (&self.profiles[queued.profile], queued.pod.clone());
-        match placement::place(profile, &mut self.cluster, &pod, &mut self.scratch, &mut self.random) {
+        match placement::place(
+            profile,
+            &mut self.cluster,
+            &pod,
+            &mut self.scratch,
+            &mut self.random,
+        ) {
             Err(diagnosis) => Some(self.unschedulable(queued, diagnosis, now)),
             Ok(placement) => {
                 self.cluster.assume(pod.clone(), placement.node);
@@ -259,13 +297,25 @@ impl Engine {
             }
             PostFilter::Nominated { node, victims: keys } => {
                 self.cluster.nominate(pod.clone(), &node);
-                victims = keys.iter().filter_map(|key| self.cluster.pod(key).cloned()).collect();
+                victims = keys
+                    .iter()
+                    .filter_map(|key| self.cluster.pod(key).cloned())
+                    .collect();
                 nominated = Some(node);
             }
         }
-        let cx = QueueContext { profiles: &self.profiles, now };
-        self.queue.give_back_unschedulable(queued, diagnosis.rejected_by, cx);
-        Decision::Unschedulable(Unschedulable { pod, diagnosis, nominated, victims })
+        let cx = QueueContext {
+            profiles: &self.profiles,
+            now,
+        };
+        self.queue
+            .give_back_unschedulable(queued, diagnosis.rejected_by, cx);
+        Decision::Unschedulable(Unschedulable {
+            pod,
+            diagnosis,
+            nominated,
+            victims,
+        })
     }
 
     /// Reserve and permit, for a pod that was just assumed.
@@ -280,7 +330,10 @@ impl Engine {
             }
         }
         for (at, entry) in profile.entries().iter().enumerate() {
-            match entry.policy.permit(&queued.pod, self.cluster.node(id), &mut self.waiting) {
+            match entry
+                .policy
+                .permit(&queued.pod, self.cluster.node(id), &mut self.waiting)
+            {
                 Permit::Allow => {}
                 Permit::Wait(time) => holds.push((entry.policy.name().to_owned(), now.saturating_add(time))),
                 Permit::Reject(rejection) => {
@@ -288,8 +341,18 @@ impl Engine {
                 }
             }
         }
-        let assignment = Assignment { pod: queued.pod.clone(), node: node.clone(), profile: queued.profile };
-        self.in_flight.insert(queued.pod.key.clone(), InFlight { queued, node: node.clone() });
+        let assignment = Assignment {
+            pod: queued.pod.clone(),
+            node: node.clone(),
+            profile: queued.profile,
+        };
+        self.in_flight.insert(
+            queued.pod.key.clone(),
+            InFlight {
+                queued,
+                node: node.clone(),
+            },
+        );
         if holds.is_empty() {
             return Some(Decision::Bind(assignment));
         }
@@ -303,37 +366,59 @@ impl Engine {
             Settled::Allowed => {
                 let in_flight = self.in_flight.get(&key)?;
                 let (pod, node) = (in_flight.queued.pod.clone(), in_flight.node.clone());
-                Some(Decision::Bind(Assignment { pod, node, profile: in_flight.queued.profile }))
+                Some(Decision::Bind(Assignment {
+                    pod,
+                    node,
+                    profile: in_flight.queued.profile,
+                }))
             }
             Settled::Rejected { policy, rejection } => {
                 let in_flight = self.in_flight.remove(&key)?;
                 let mut entries = self.profiles[in_flight.queued.profile].entries().iter();
-                let at = entries.position(|entry| entry.policy.name() == policy).unwrap_or(0);
+                let at = entries
+                    .position(|entry| entry.policy.name() == policy)
+                    .unwrap_or(0);
                 Some(self.give_up(in_flight, at, rejection, now))
             }
         }
     }
 
     /// A policy rejected a pod that has a node.
-    fn give_up(&mut self, in_flight: InFlight, policy: usize, rejection: Rejection, now: Duration) -> Decision {
+    fn give_up(
+        &mut self,
+        in_flight: InFlight,
+        policy: usize,
+        rejection: Rejection,
+        now: Duration,
+    ) -> Decision {
         let mut diagnosis = Diagnosis::new(1);
         if let Some(node) = self.cluster.node_of(&in_flight.queued.pod.key) {
             diagnosis.reject(policy, node, rejection);
         }
         let pod = in_flight.queued.pod.clone();
         if self.release(&in_flight, now) {
-            let cx = QueueContext { profiles: &self.profiles, now };
+            let cx = QueueContext {
+                profiles: &self.profiles,
+                now,
+            };
             let mut rejected_by = PolicySet::default();
             rejected_by.insert(policy);
             self.queue.give_back_rejected(in_flight.queued, rejected_by, cx);
         }
-        Decision::Unschedulable(Unschedulable { pod, diagnosis, nominated: None, victims: Vec::new() })
+        Decision::Unschedulable(Unschedulable {
+            pod,
+            diagnosis,
+            nominated: None,
+            victims: Vec::new(),
+        })
     }
 
     /// Gives the reserved room back. False when the pod was confirmed meanwhile: then it is placed.
     fn release(&mut self, in_flight: &InFlight, now: Duration) -> bool {
         self.unreserve(&in_flight.queued, &in_flight.node);
-        let Some(pod) = self.cluster.forget(&in_flight.queued.pod.key) else { return false };
+        let Some(pod) = self.cluster.forget(&in_flight.queued.pod.key) else {
+            return false;
+        };
         self.tell(&ClusterEvent::assigned_pod_deleted(&pod), now);
         true
     }
@@ -345,14 +430,30 @@ impl Engine {
     }
 
     fn tell(&mut self, event: &ClusterEvent<'_>, now: Duration) {
-        self.queue.on_event(event, QueueContext { profiles: &self.profiles, now });
+        self.queue.on_event(
+            event,
+            QueueContext {
+                profiles: &self.profiles,
+                now,
+            },
+        );
     }
 }
 
 /// Asks the policies in order to make room; the first that has something to say decides.
-fn make_room(profile: &Profile, cluster: &mut Cluster, pod: &Arc<PodInfo>, diagnosis: &Diagnosis) -> PostFilter {
+fn make_room(
+    profile: &Profile,
+    cluster: &mut Cluster,
+    pod: &Arc<PodInfo>,
+    diagnosis: &Diagnosis,
+) -> PostFilter {
     for entry in profile.entries() {
-        let mut attempt = FailedAttempt { pod, cluster, profile, diagnosis };
+        let mut attempt = FailedAttempt {
+            pod,
+            cluster,
+            profile,
+            diagnosis,
+        };
         match entry.policy.post_filter(&mut attempt) {
             PostFilter::Skip => {}
             outcome => return outcome,

@@ -102,38 +102,62 @@ impl<'a> ClusterEvent<'a> {
     #[must_use]
     pub fn node(old: Option<&'a NodeInfo>, new: &'a NodeInfo) -> Option<Self> {
         let kinds = old.map_or(EventSet::NODE_ADD, |old| node_changes(old, new));
-        (!kinds.is_empty()).then_some(Self::Node { kinds, old, new: Some(new) })
+        (!kinds.is_empty()).then_some(Self::Node {
+            kinds,
+            old,
+            new: Some(new),
+        })
     }
 
     /// A node that went away.
     #[must_use]
     pub fn node_deleted(old: &'a NodeInfo) -> Self {
-        Self::Node { kinds: EventSet::NODE_DELETE, old: Some(old), new: None }
+        Self::Node {
+            kinds: EventSet::NODE_DELETE,
+            old: Some(old),
+            new: None,
+        }
     }
 
     /// A pod that took room on a node.
     #[must_use]
     pub fn pod_assigned(new: &'a PodInfo) -> Self {
-        Self::Pod { kinds: EventSet::ASSIGNED_POD_ADD, old: None, new: Some(new) }
+        Self::Pod {
+            kinds: EventSet::ASSIGNED_POD_ADD,
+            old: None,
+            new: Some(new),
+        }
     }
 
     /// A pod that gave its room on a node back.
     #[must_use]
     pub fn assigned_pod_deleted(old: &'a PodInfo) -> Self {
-        Self::Pod { kinds: EventSet::ASSIGNED_POD_DELETE, old: Some(old), new: None }
+        Self::Pod {
+            kinds: EventSet::ASSIGNED_POD_DELETE,
+            old: Some(old),
+            new: None,
+        }
     }
 
     /// A pod that went away before it had a node.
     #[must_use]
     pub fn pending_pod_deleted(old: &'a PodInfo) -> Self {
-        Self::Pod { kinds: EventSet::PENDING_POD_DELETE, old: Some(old), new: None }
+        Self::Pod {
+            kinds: EventSet::PENDING_POD_DELETE,
+            old: Some(old),
+            new: None,
+        }
     }
 
     /// A pod that changed; none when nothing did that placement reads.
     #[must_use]
     pub fn pod_updated(old: &'a PodInfo, new: &'a PodInfo) -> Option<Self> {
         let kinds = pod_changes(old, new);
-        (!kinds.is_empty()).then_some(Self::Pod { kinds, old: Some(old), new: Some(new) })
+        (!kinds.is_empty()).then_some(Self::Pod {
+            kinds,
+            old: Some(old),
+            new: Some(new),
+        })
     }
 
     /// What changed.
@@ -209,8 +233,14 @@ mod tests {
     fn pod_updates_are_named_as_precisely_as_possible() {
         let before = pod("p").cpu(200).gate("g").build();
         let kinds = |after: &PodInfo| ClusterEvent::pod_updated(&before, after).map(|e| e.kinds());
-        assert_eq!(kinds(&pod("p").cpu(100).build()), Some(EventSet::POD_SCALE_DOWN | EventSet::POD_GATES_ELIMINATED));
-        assert_eq!(kinds(&pod("p").cpu(200).gate("other").build()), Some(EventSet::POD_UPDATE));
+        assert_eq!(
+            kinds(&pod("p").cpu(100).build()),
+            Some(EventSet::POD_SCALE_DOWN | EventSet::POD_GATES_ELIMINATED)
+        );
+        assert_eq!(
+            kinds(&pod("p").cpu(200).gate("other").build()),
+            Some(EventSet::POD_UPDATE)
+        );
         assert_eq!(kinds(&before.clone()), None);
     }
 }

@@ -58,27 +58,49 @@ pub fn explain(profile: &Profile, cluster: &Cluster, pod: &PodInfo) -> Explanati
     });
     let prepared = match Prepared::new(profile, cluster, pod) {
         Ok(prepared) => prepared,
-        Err(diagnosis) => return Explanation { ruled_out: diagnosis.pre_filter, gated, ..Explanation::default() },
+        Err(diagnosis) => {
+            return Explanation {
+                ruled_out: diagnosis.pre_filter,
+                gated,
+                ..Explanation::default()
+            };
+        }
     };
     let name = |at: usize| profile.entries()[at].policy.name().to_owned();
     let mut nodes: Vec<NodeExplanation> = cluster
         .nodes()
         .map(|node| NodeExplanation {
             name: node.name().to_owned(),
-            verdicts: prepared.verdicts(node).into_iter().map(|(at, verdict)| (name(at), verdict)).collect(),
+            verdicts: prepared
+                .verdicts(node)
+                .into_iter()
+                .map(|(at, verdict)| (name(at), verdict))
+                .collect(),
             ..NodeExplanation::default()
         })
         .collect();
-    let feasible: NodeSet =
-        nodes.iter().zip(cluster.nodes()).filter(|(said, _)| said.is_feasible()).map(|(_, node)| node.id()).collect();
+    let feasible: NodeSet = nodes
+        .iter()
+        .zip(cluster.nodes())
+        .filter(|(said, _)| said.is_feasible())
+        .map(|(_, node)| node.id())
+        .collect();
     for (at, scores) in placement::scores_by_policy(profile, cluster, pod, &feasible) {
         let weight = profile.entries()[at].weight;
         for (node, score) in nodes.iter_mut().filter(|node| node.is_feasible()).zip(scores) {
             node.total += weight * score;
-            node.scores.push(PolicyScore { policy: name(at), score, weight });
+            node.scores.push(PolicyScore {
+                policy: name(at),
+                score,
+                weight,
+            });
         }
     }
-    Explanation { nodes, ruled_out: None, gated }
+    Explanation {
+        nodes,
+        ruled_out: None,
+        gated,
+    }
 }
 
 #[cfg(test)]
@@ -90,12 +112,28 @@ mod tests {
     fn every_policy_is_heard_on_every_node() {
         let mut cluster = Cluster::new();
         cluster.set_node(node("good").build());
-        cluster.set_node(node("bad").cpu(100).taint("k", "", "NoSchedule").unschedulable().build());
+        cluster.set_node(
+            node("bad")
+                .cpu(100)
+                .taint("k", "", "NoSchedule")
+                .unschedulable()
+                .build(),
+        );
         let explanation = explain(&Profile::upstream(), &cluster, &pod("p").cpu(1000).build());
-        let [good, bad] = &explanation.nodes[..] else { panic!("two nodes") };
+        let [good, bad] = &explanation.nodes[..] else {
+            panic!("two nodes")
+        };
         assert!(good.is_feasible() && good.total > 0 && bad.scores.is_empty());
-        let against: Vec<_> = bad.verdicts.iter().filter(|(_, v)| v.is_err()).map(|(p, _)| p.as_str()).collect();
-        assert_eq!(against, ["NodeUnschedulable", "TaintToleration", "NodeResourcesFit"]);
+        let against: Vec<_> = bad
+            .verdicts
+            .iter()
+            .filter(|(_, v)| v.is_err())
+            .map(|(p, _)| p.as_str())
+            .collect();
+        assert_eq!(
+            against,
+            ["NodeUnschedulable", "TaintToleration", "NodeResourcesFit"]
+        );
         let weighted: i64 = good.scores.iter().map(|s| s.score * s.weight).sum();
         assert_eq!(weighted, good.total);
     }

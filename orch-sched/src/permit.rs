@@ -45,7 +45,9 @@ impl WaitingPods {
 
     /// Lets a pod go as far as one policy is concerned. It is bound when no other holds it.
     pub fn allow(&mut self, key: &PodKey, policy: &str) {
-        let Some(waiting) = self.pods.get_mut(key) else { return };
+        let Some(waiting) = self.pods.get_mut(key) else {
+            return;
+        };
         waiting.holds.retain(|(holder, _)| holder != policy);
         if waiting.holds.is_empty() {
             self.settle(key, Settled::Allowed);
@@ -55,7 +57,13 @@ impl WaitingPods {
     /// Rejects a pod: it gives its room back and is tried again.
     pub fn reject(&mut self, key: &PodKey, policy: &str, rejection: Rejection) {
         if self.pods.contains_key(key) {
-            self.settle(key, Settled::Rejected { policy: policy.to_owned(), rejection });
+            self.settle(
+                key,
+                Settled::Rejected {
+                    policy: policy.to_owned(),
+                    rejection,
+                },
+            );
         }
     }
 
@@ -85,7 +93,10 @@ impl WaitingPods {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.pods.values().flat_map(|pod| pod.holds.iter().map(|(_, until)| *until)).min()
+        self.pods
+            .values()
+            .flat_map(|pod| pod.holds.iter().map(|(_, until)| *until))
+            .min()
     }
 
     /// The next pod that was let go or rejected, in the order in which that happened.

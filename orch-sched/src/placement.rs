@@ -9,13 +9,11 @@ use std::sync::Arc;
 
 /// Where a pod goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
+pub(crate) struct Placement {
     /// The node.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// The weighted sum of its scores; 0 when it was the only node.
-    pub score: i64,
-    /// How many nodes would have taken the pod.
-    pub feasible: usize,
+    pub(crate) score: i64,
 }
 
 /// Buffers that are used again from pod to pod.
@@ -38,27 +36,42 @@ pub(crate) fn place(
     scratch.nodes.clear();
     scratch.nodes.extend(feasible.iter());
     if let [only] = scratch.nodes[..] {
-        return Ok(Placement { node: only, score: 0, feasible: 1 });
+        return Ok(Placement { node: only, score: 0 });
     }
     score(profile, cluster, pod, &feasible, scratch);
     let (node, score) = best(&scratch.nodes, &scratch.totals, random);
-    Ok(Placement { node, score, feasible: scratch.nodes.len() })
+    Ok(Placement { node, score })
 }
 
 fn best(nodes: &[NodeId], totals: &[i64], random: &mut fastrand::Rng) -> (NodeId, i64) {
-    let score = totals.iter().copied().max().expect("at least one node is feasible");
+    let score = totals
+        .iter()
+        .copied()
+        .max()
+        .expect("at least one node is feasible");
     let equals = totals.iter().filter(|total| **total == score).count();
     let chosen = random.usize(..equals);
-    let at = totals.iter().enumerate().filter(|(_, total)| **total == score).map(|(at, _)| at).nth(chosen);
+    let at = totals
+        .iter()
+        .enumerate()
+        .filter(|(_, total)| **total == score)
+        .map(|(at, _)| at)
+        .nth(chosen);
     (nodes[at.expect("the chosen is one of the equals")], score)
 }
 
 /// All nodes that take the pod. A node that the pod is nominated to goes before all others.
-pub(crate) fn feasible(profile: &Profile, cluster: &mut Cluster, pod: &Arc<PodInfo>) -> Result<NodeSet, Diagnosis> {
+pub(crate) fn feasible(
+    profile: &Profile,
+    cluster: &mut Cluster,
+    pod: &Arc<PodInfo>,
+) -> Result<NodeSet, Diagnosis> {
     if cluster.is_empty() {
         return Err(Diagnosis::new(0));
     }
-    if let Some(node) = cluster.nominated_node(&pod.key).and_then(|name| cluster.find(name))
+    if let Some(node) = cluster
+        .nominated_node(&pod.key)
+        .and_then(|name| cluster.find(name))
         && fits_beside_nominated(profile, cluster, pod, node).is_ok()
     {
         return Ok([node].into_iter().collect());
@@ -114,9 +127,14 @@ pub(crate) fn fits_beside_nominated(
     pod: &PodInfo,
     node: NodeId,
 ) -> Result<(), (usize, Rejection)> {
-    let nominated: Vec<_> =
-        cluster.nominated_before(pod, node).into_iter().filter(|n| cluster.node_of(&n.key).is_none()).collect();
-    nominated.iter().for_each(|other| cluster.assume(other.clone(), node));
+    let nominated: Vec<_> = cluster
+        .nominated_before(pod, node)
+        .into_iter()
+        .filter(|n| cluster.node_of(&n.key).is_none())
+        .collect();
+    nominated
+        .iter()
+        .for_each(|other| cluster.assume(other.clone(), node));
     let beside = fits(profile, cluster, pod, node);
     nominated.iter().for_each(|other| {
         cluster.forget(&other.key);
@@ -156,8 +174,17 @@ pub(crate) struct Prepared<'c> {
 }
 
 impl<'c> Prepared<'c> {
-    pub(crate) fn new(profile: &'c Profile, cluster: &'c Cluster, pod: &'c PodInfo) -> Result<Self, Diagnosis> {
-        let mut prepared = Self { profile, filters: Vec::new(), only: None, narrowed_by: PolicySet::default() };
+    pub(crate) fn new(
+        profile: &'c Profile,
+        cluster: &'c Cluster,
+        pod: &'c PodInfo,
+    ) -> Result<Self, Diagnosis> {
+        let mut prepared = Self {
+            profile,
+            filters: Vec::new(),
+            only: None,
+            narrowed_by: PolicySet::default(),
+        };
         for (at, entry) in profile.entries().iter().enumerate() {
             match entry.policy.pre_filter(pod, cluster) {
                 PreFilter::Skip => {}
@@ -192,18 +219,30 @@ impl<'c> Prepared<'c> {
         if let Some(only) = &self.only
             && !only.contains(node.id())
         {
-            let first = self.narrowed_by.iter().next().expect("a policy narrowed the nodes down");
+            let first = self
+                .narrowed_by
+                .iter()
+                .next()
+                .expect("a policy narrowed the nodes down");
             return Err((first, not_among(&self.profile.names(self.narrowed_by))));
         }
-        self.filters.iter().try_for_each(|(at, filter)| filter.filter(node).map_err(|rejection| (*at, rejection)))
+        self.filters
+            .iter()
+            .try_for_each(|(at, filter)| filter.filter(node).map_err(|rejection| (*at, rejection)))
     }
 
     /// What each policy says about one node, whatever those before it said.
     pub(crate) fn verdicts(&self, node: Node<'_>) -> Vec<(usize, Result<(), Rejection>)> {
         let excluded = self.only.as_ref().is_some_and(|only| !only.contains(node.id()));
-        let by: Vec<usize> = if excluded { self.narrowed_by.iter().collect() } else { Vec::new() };
-        let mut verdicts: Vec<_> =
-            by.iter().map(|at| (*at, Err(not_among(&self.profile.names(self.narrowed_by))))).collect();
+        let by: Vec<usize> = if excluded {
+            self.narrowed_by.iter().collect()
+        } else {
+            Vec::new()
+        };
+        let mut verdicts: Vec<_> = by
+            .iter()
+            .map(|at| (*at, Err(not_among(&self.profile.names(self.narrowed_by)))))
+            .collect();
         let others = self.filters.iter().filter(|(at, _)| !by.contains(at));
         verdicts.extend(others.map(|(at, filter)| (*at, filter.filter(node))));
         verdicts.sort_by_key(|(at, _)| *at);
@@ -223,14 +262,24 @@ impl<'c> Prepared<'c> {
         let names = self.profile.names(self.narrowed_by);
         let message = match names[..] {
             [one] => format!("node(s) didn't satisfy plugin {one}"),
-            _ => format!("node(s) didn't satisfy plugin(s) [{}] simultaneously", names.join(" ")),
+            _ => format!(
+                "node(s) didn't satisfy plugin(s) [{}] simultaneously",
+                names.join(" ")
+            ),
         };
-        Diagnosis { rejected_by: self.narrowed_by, pre_filter: Some(message), ..Diagnosis::new(cluster.len()) }
+        Diagnosis {
+            rejected_by: self.narrowed_by,
+            pre_filter: Some(message),
+            ..Diagnosis::new(cluster.len())
+        }
     }
 }
 
 fn not_among(policies: &[&str]) -> Rejection {
-    Rejection::unresolvable(format!("node(s) didn't satisfy plugin(s) [{}]", policies.join(" ")))
+    Rejection::unresolvable(format!(
+        "node(s) didn't satisfy plugin(s) [{}]",
+        policies.join(" ")
+    ))
 }
 
 fn ruled_out(cluster: &Cluster, policy: usize, rejection: &Rejection) -> Diagnosis {
@@ -248,7 +297,9 @@ fn score(profile: &Profile, cluster: &Cluster, pod: &PodInfo, feasible: &NodeSet
     scratch.totals.clear();
     scratch.totals.resize(scratch.nodes.len(), 0);
     for entry in profile.entries() {
-        let PreScore::Score(scorer) = entry.policy.pre_score(pod, cluster, feasible) else { continue };
+        let PreScore::Score(scorer) = entry.policy.pre_score(pod, cluster, feasible) else {
+            continue;
+        };
         scratch.scores.clear();
         scratch.scores.resize(scratch.nodes.len(), 0);
         normalised(&*scorer, cluster, &scratch.nodes, &mut scratch.scores);

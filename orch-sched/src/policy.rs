@@ -151,13 +151,19 @@ impl Rejection {
     /// A rejection that displacing other pods could lift.
     #[must_use]
     pub fn resolvable(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { reasons: vec![reason.into()], resolvable: true }
+        Self {
+            reasons: vec![reason.into()],
+            resolvable: true,
+        }
     }
 
     /// A rejection that stands whoever leaves the node.
     #[must_use]
     pub fn unresolvable(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { reasons: vec![reason.into()], resolvable: false }
+        Self {
+            reasons: vec![reason.into()],
+            resolvable: false,
+        }
     }
 }
 
@@ -294,7 +300,11 @@ impl<F: Fn(Node<'_>) -> i64> NodeScore for F {
 pub fn scale_scores(scores: &mut [i64], reverse: bool) {
     let max = scores.iter().copied().max().unwrap_or(0);
     for score in scores {
-        let scaled = if max == 0 { 0 } else { MAX_NODE_SCORE * *score / max };
+        let scaled = if max == 0 {
+            0
+        } else {
+            MAX_NODE_SCORE * *score / max
+        };
         *score = if reverse { MAX_NODE_SCORE - scaled } else { scaled };
     }
 }

@@ -34,10 +34,6 @@ impl PolicySet {
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..Self::MAX).filter(move |&policy| self.contains(policy))
     }
-
-    pub(crate) fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
 }
 
 /// The name in `spec.schedulerName` of the default scheduler.
@@ -107,7 +103,10 @@ impl Profile {
     /// A profile without policies.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), entries: Vec::new() }
+        Self {
+            name: name.into(),
+            entries: Vec::new(),
+        }
     }
 
     /// The default scheduler with upstream's default policies and weights, as far as they are built.
@@ -179,21 +178,37 @@ impl Profile {
 
     /// The names of a set of policies, in the profile's order.
     pub(crate) fn names(&self, set: PolicySet) -> Vec<&str> {
-        set.iter().filter_map(|at| self.entries.get(at)).map(|entry| entry.policy.name()).collect()
+        set.iter()
+            .filter_map(|at| self.entries.get(at))
+            .map(|entry| entry.policy.name())
+            .collect()
     }
 
     pub(crate) fn check(&self) -> Result<(), ProfileError> {
         let profile = || self.name.clone();
         if self.entries.len() > PolicySet::MAX {
-            return Err(ProfileError::TooManyPolicies { profile: profile(), count: self.entries.len() });
+            return Err(ProfileError::TooManyPolicies {
+                profile: profile(),
+                count: self.entries.len(),
+            });
         }
         for (at, entry) in self.entries.iter().enumerate() {
             let policy = entry.policy.name();
-            if self.entries[..at].iter().any(|earlier| earlier.policy.name() == policy) {
-                return Err(ProfileError::DuplicatePolicy { profile: profile(), policy: policy.to_owned() });
+            if self.entries[..at]
+                .iter()
+                .any(|earlier| earlier.policy.name() == policy)
+            {
+                return Err(ProfileError::DuplicatePolicy {
+                    profile: profile(),
+                    policy: policy.to_owned(),
+                });
             }
             if entry.weight < 1 {
-                return Err(ProfileError::BadWeight { profile: profile(), policy: policy.to_owned(), weight: entry.weight });
+                return Err(ProfileError::BadWeight {
+                    profile: profile(),
+                    policy: policy.to_owned(),
+                    weight: entry.weight,
+                });
             }
         }
         Ok(())
@@ -202,8 +217,14 @@ impl Profile {
 
 impl fmt::Debug for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let policies = self.entries.iter().map(|entry| (entry.policy.name(), entry.weight));
-        f.debug_struct("Profile").field("name", &self.name).field("policies", &policies.collect::<Vec<_>>()).finish()
+        let policies = self
+            .entries
+            .iter()
+            .map(|entry| (entry.policy.name(), entry.weight));
+        f.debug_struct("Profile")
+            .field("name", &self.name)
+            .field("policies", &policies.collect::<Vec<_>>())
+            .finish()
     }
 }
 
@@ -228,9 +249,14 @@ mod tests {
     #[test]
     fn profiles_that_make_no_sense_are_refused() {
         let twice = Profile::upstream().policy(policies::NodeName);
-        assert!(matches!(twice.check(), Err(ProfileError::DuplicatePolicy { policy, .. }) if policy == "NodeName"));
+        assert!(
+            matches!(twice.check(), Err(ProfileError::DuplicatePolicy { policy, .. }) if policy == "NodeName")
+        );
         let weightless = Profile::new("x").weighted(policies::NodeName, 0);
-        assert!(matches!(weightless.check(), Err(ProfileError::BadWeight { weight: 0, .. })));
+        assert!(matches!(
+            weightless.check(),
+            Err(ProfileError::BadWeight { weight: 0, .. })
+        ));
         assert!(matches!(check_all(&[]), Err(ProfileError::NoProfile)));
         let same = [Profile::upstream(), Profile::upstream()];
         assert!(matches!(check_all(&same), Err(ProfileError::DuplicateProfile(_))));

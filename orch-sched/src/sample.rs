@@ -10,10 +10,18 @@ use std::collections::BTreeMap;
 #[must_use]
 pub fn node(name: &str) -> NodeBuilder {
     let mut node = SlimNode {
-        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
         ..SlimNode::default()
     };
-    let amounts = [("cpu", "4"), ("memory", "32Gi"), ("ephemeral-storage", "100Gi"), ("pods", "110")];
+    let amounts = [
+        ("cpu", "4"),
+        ("memory", "32Gi"),
+        ("ephemeral-storage", "100Gi"),
+        ("pods", "110"),
+    ];
     node.status.allocatable = Some(amounts.map(|(name, amount)| quantity(name, amount)).into());
     NodeBuilder(node)
 }
@@ -24,7 +32,10 @@ pub fn pod(name: &str) -> PodBuilder {
     let mut pod = SlimPod::default();
     pod.metadata.name = Some(name.to_owned());
     pod.metadata.namespace = Some("default".to_owned());
-    pod.spec.containers.push(SlimContainer { name: "main".to_owned(), ..SlimContainer::default() });
+    pod.spec.containers.push(SlimContainer {
+        name: "main".to_owned(),
+        ..SlimContainer::default()
+    });
     PodBuilder(pod)
 }
 
@@ -40,7 +51,11 @@ pub struct NodeBuilder(SlimNode);
 impl NodeBuilder {
     /// Sets an allocatable amount.
     pub fn allocatable(mut self, resource: &str, amount: &str) -> Self {
-        self.0.status.allocatable.get_or_insert_default().extend([quantity(resource, amount)]);
+        self.0
+            .status
+            .allocatable
+            .get_or_insert_default()
+            .extend([quantity(resource, amount)]);
         self
     }
 
@@ -66,7 +81,11 @@ impl NodeBuilder {
 
     /// Sets a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -115,20 +134,31 @@ impl PodBuilder {
 
     /// Sets a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// Sets an annotation.
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+        self.0
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// Lets the container request an amount.
     pub fn request(mut self, resource: &str, amount: &str) -> Self {
         let resources = self.0.spec.containers[0].resources.get_or_insert_default();
-        resources.requests.get_or_insert_default().extend([quantity(resource, amount)]);
+        resources
+            .requests
+            .get_or_insert_default()
+            .extend([quantity(resource, amount)]);
         self
     }
 
@@ -162,7 +192,13 @@ impl PodBuilder {
 
     /// Adds a scheduling gate.
     pub fn gate(mut self, name: &str) -> Self {
-        self.0.spec.scheduling_gates.get_or_insert_default().push(core::PodSchedulingGate { name: name.to_owned() });
+        self.0
+            .spec
+            .scheduling_gates
+            .get_or_insert_default()
+            .push(core::PodSchedulingGate {
+                name: name.to_owned(),
+            });
         self
     }
 
@@ -192,21 +228,29 @@ impl PodBuilder {
 
     /// Requires a node label.
     pub fn node_selector(mut self, key: &str, value: &str) -> Self {
-        self.0.spec.node_selector.get_or_insert_with(BTreeMap::new).insert(key.to_owned(), value.to_owned());
+        self.0
+            .spec
+            .node_selector
+            .get_or_insert_with(BTreeMap::new)
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// Requires one of the terms.
     pub fn required_node_affinity(mut self, terms: Vec<core::NodeSelectorTerm>) -> Self {
-        self.node_affinity().required_during_scheduling_ignored_during_execution =
-            Some(core::NodeSelector { node_selector_terms: terms });
+        self.node_affinity()
+            .required_during_scheduling_ignored_during_execution = Some(core::NodeSelector {
+            node_selector_terms: terms,
+        });
         self
     }
 
     /// Prefers nodes that the term matches.
     pub fn preferred_node_affinity(mut self, weight: i32, preference: core::NodeSelectorTerm) -> Self {
-        let preferred =
-            &mut self.node_affinity().preferred_during_scheduling_ignored_during_execution.get_or_insert_default();
+        let preferred = &mut self
+            .node_affinity()
+            .preferred_during_scheduling_ignored_during_execution
+            .get_or_insert_default();
         preferred.push(core::PreferredSchedulingTerm { weight, preference });
         self
     }
@@ -232,20 +276,31 @@ impl PodBuilder {
     }
 
     fn node_affinity(&mut self) -> &mut core::NodeAffinity {
-        self.0.spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default()
+        self.0
+            .spec
+            .affinity
+            .get_or_insert_default()
+            .node_affinity
+            .get_or_insert_default()
     }
 }
 
 /// A node selector term of label expressions.
 #[must_use]
 pub fn term(expressions: &[(&str, &str, &[&str])]) -> core::NodeSelectorTerm {
-    core::NodeSelectorTerm { match_expressions: Some(requirements(expressions)), ..core::NodeSelectorTerm::default() }
+    core::NodeSelectorTerm {
+        match_expressions: Some(requirements(expressions)),
+        ..core::NodeSelectorTerm::default()
+    }
 }
 
 /// A node selector term of field expressions.
 #[must_use]
 pub fn field_term(expressions: &[(&str, &str, &[&str])]) -> core::NodeSelectorTerm {
-    core::NodeSelectorTerm { match_fields: Some(requirements(expressions)), ..core::NodeSelectorTerm::default() }
+    core::NodeSelectorTerm {
+        match_fields: Some(requirements(expressions)),
+        ..core::NodeSelectorTerm::default()
+    }
 }
 
 fn requirements(expressions: &[(&str, &str, &[&str])]) -> Vec<core::NodeSelectorRequirement> {

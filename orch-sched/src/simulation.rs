@@ -68,7 +68,10 @@ impl Simulation {
     /// # Errors
     /// When the profiles contradict themselves or each other.
     pub fn with_seed(profiles: Vec<Profile>, seed: u64) -> Result<Self, ProfileError> {
-        Ok(Self { engine: Engine::new(profiles, QueueTimes::default(), seed)?, now: Duration::ZERO })
+        Ok(Self {
+            engine: Engine::new(profiles, QueueTimes::default(), seed)?,
+            now: Duration::ZERO,
+        })
     }
 
     /// Adds a node, or changes it.
@@ -101,9 +104,15 @@ impl Simulation {
         match self.engine.decide(self.now)? {
             Decision::Bind(assignment) => {
                 self.engine.bound(&assignment.pod.key);
-                Some(Outcome { pod: assignment.pod, result: Ok(assignment.node) })
+                Some(Outcome {
+                    pod: assignment.pod,
+                    result: Ok(assignment.node),
+                })
             }
-            Decision::Unschedulable(failure) => Some(Outcome { pod: failure.pod, result: Err(failure.diagnosis) }),
+            Decision::Unschedulable(failure) => Some(Outcome {
+                pod: failure.pod,
+                result: Err(failure.diagnosis),
+            }),
         }
     }
 

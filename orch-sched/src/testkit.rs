@@ -11,7 +11,11 @@ use std::sync::Arc;
 ///
 /// # Panics
 /// When its filter for all nodes disagrees with its filter for one.
-pub fn filtered(policy: impl SchedulerPolicy, pod: &PodInfo, nodes: &[NodeBuilder]) -> Vec<Result<(), Rejection>> {
+pub fn filtered(
+    policy: impl SchedulerPolicy,
+    pod: &PodInfo,
+    nodes: &[NodeBuilder],
+) -> Vec<Result<(), Rejection>> {
     filtered_among(policy, pod, nodes, &[])
 }
 
@@ -84,7 +88,12 @@ pub fn conformance(policy: &dyn SchedulerPolicy, cases: u64) {
         let mut cluster = random_cluster(&mut random);
         let pod = random_pod(&mut random, "incoming").build();
         let before = verdicts(policy, &pod, &cluster);
-        assert_eq!(before, verdicts(policy, &pod, &cluster), "{}: seed {seed}: the answer changed", policy.name());
+        assert_eq!(
+            before,
+            verdicts(policy, &pod, &cluster),
+            "{}: seed {seed}: the answer changed",
+            policy.name()
+        );
         if let Some(scores) = scores(policy, &pod, &cluster) {
             let bad = scores.iter().find(|score| !(0..=MAX_NODE_SCORE).contains(*score));
             assert_eq!(bad, None, "{}: seed {seed}: score out of range", policy.name());
@@ -105,10 +114,18 @@ fn hints_are_honest(
     let rejected = verdict(policy, pod, cluster, id).is_err();
     let name = cluster.node(id).name().to_owned();
     let leaving = cluster.node(id).pods().first().cloned();
-    if random.bool() && let Some(gone) = leaving {
+    if random.bool()
+        && let Some(gone) = leaving
+    {
         cluster.remove_pod(&gone.key);
         let helped = rejected && verdict(policy, pod, cluster, id).is_ok();
-        must_tell(policy, pod, helped, &ClusterEvent::assigned_pod_deleted(&gone), seed);
+        must_tell(
+            policy,
+            pod,
+            helped,
+            &ClusterEvent::assigned_pod_deleted(&gone),
+            seed,
+        );
     } else {
         let change = cluster.set_node(random_node(random, &name).build());
         let helped = rejected && verdict(policy, pod, cluster, id).is_ok();
@@ -120,10 +137,19 @@ fn hints_are_honest(
 
 fn must_tell(policy: &dyn SchedulerPolicy, pod: &PodInfo, helped: bool, event: &ClusterEvent<'_>, seed: u64) {
     let told = policy.events().intersects(event.kinds()) && policy.hint(pod, event) == Hint::Queue;
-    assert!(told || !helped, "{}: seed {seed}: {event:?} helps, and the policy does not say so", policy.name());
+    assert!(
+        told || !helped,
+        "{}: seed {seed}: {event:?} helps, and the policy does not say so",
+        policy.name()
+    );
 }
 
-fn verdict(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster, id: NodeId) -> Result<(), Rejection> {
+fn verdict(
+    policy: &dyn SchedulerPolicy,
+    pod: &PodInfo,
+    cluster: &Cluster,
+    id: NodeId,
+) -> Result<(), Rejection> {
     match policy.pre_filter(pod, cluster) {
         PreFilter::Skip => Ok(()),
         PreFilter::Filter(filter) => filter.filter(cluster.node(id)),
@@ -137,7 +163,11 @@ fn verdict(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster, id: N
 }
 
 fn verdicts(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster) -> Vec<Result<(), Rejection>> {
-    let each: Vec<_> = cluster.present().iter().map(|id| verdict(policy, pod, cluster, id)).collect();
+    let each: Vec<_> = cluster
+        .present()
+        .iter()
+        .map(|id| verdict(policy, pod, cluster, id))
+        .collect();
     let mut narrowed = cluster.present().clone();
     match policy.pre_filter(pod, cluster) {
         PreFilter::Skip => {}
@@ -150,19 +180,37 @@ fn verdicts(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster) -> V
         }
         PreFilter::Reject(_) => narrowed.clear(),
     }
-    let passed: NodeSet = cluster.present().iter().zip(&each).filter(|(_, v)| v.is_ok()).map(|(id, _)| id).collect();
+    let passed: NodeSet = cluster
+        .present()
+        .iter()
+        .zip(&each)
+        .filter(|(_, v)| v.is_ok())
+        .map(|(id, _)| id)
+        .collect();
     let rows = |set: &NodeSet| set.iter().collect::<Vec<_>>();
-    assert_eq!(rows(&narrowed), rows(&passed), "{}: narrow and filter disagree on {pod:?}", policy.name());
+    assert_eq!(
+        rows(&narrowed),
+        rows(&passed),
+        "{}: narrow and filter disagree on {pod:?}",
+        policy.name()
+    );
     each
 }
 
 fn scores(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster) -> Option<Vec<i64>> {
-    let PreScore::Score(scorer) = policy.pre_score(pod, cluster, cluster.present()) else { return None };
+    let PreScore::Score(scorer) = policy.pre_score(pod, cluster, cluster.present()) else {
+        return None;
+    };
     let nodes: Vec<NodeId> = cluster.present().iter().collect();
     let each: Vec<i64> = nodes.iter().map(|id| scorer.score(cluster.node(*id))).collect();
     let mut all = vec![0; nodes.len()];
     scorer.score_all(cluster, &nodes, &mut all);
-    assert_eq!(all, each, "{}: score_all and score disagree on {pod:?}", policy.name());
+    assert_eq!(
+        all,
+        each,
+        "{}: score_all and score disagree on {pod:?}",
+        policy.name()
+    );
     scorer.normalise(&mut all);
     Some(all)
 }
@@ -170,7 +218,9 @@ fn scores(policy: &dyn SchedulerPolicy, pod: &PodInfo, cluster: &Cluster) -> Opt
 /// A cluster of up to 70 random nodes with up to 150 random pods on them.
 #[must_use]
 pub fn random_cluster(random: &mut fastrand::Rng) -> Cluster {
-    let nodes: Vec<_> = (0..random.usize(1..70)).map(|i| random_node(random, &format!("n{i}"))).collect();
+    let nodes: Vec<_> = (0..random.usize(1..70))
+        .map(|i| random_node(random, &format!("n{i}")))
+        .collect();
     let pods: Vec<_> = (0..random.usize(..150))
         .map(|i| {
             let node = random.usize(..nodes.len());
@@ -183,7 +233,10 @@ pub fn random_cluster(random: &mut fastrand::Rng) -> Cluster {
 /// A node with random resources, labels and taints.
 #[must_use]
 pub fn random_node(random: &mut fastrand::Rng, name: &str) -> NodeBuilder {
-    let mut node = node(name).cpu(random.i64(0..8) * 500).memory(random.i64(0..8) << 28).pods(random.i64(0..6));
+    let mut node = node(name)
+        .cpu(random.i64(0..8) * 500)
+        .memory(random.i64(0..8) << 28)
+        .pods(random.i64(0..6));
     node = node.label("kubernetes.io/hostname", name);
     for (key, values) in [("zone", 3), ("disk", 2), ("gen", 4)] {
         if random.bool() {
@@ -199,7 +252,11 @@ pub fn random_node(random: &mut fastrand::Rng, name: &str) -> NodeBuilder {
     if random.bool() {
         node = node.gpu(random.i64(0..4));
     }
-    if random.u8(..8) == 0 { node.unschedulable() } else { node }
+    if random.u8(..8) == 0 {
+        node.unschedulable()
+    } else {
+        node
+    }
 }
 
 /// A pod with random requests, ports, tolerations and node affinity.
@@ -223,7 +280,12 @@ pub fn random_pod(random: &mut fastrand::Rng, name: &str) -> PodBuilder {
         let operator = ["Exists", "Equal"][random.usize(..2)];
         let value = if operator == "Equal" { "1" } else { "" };
         let effect = ["", "NoSchedule", "PreferNoSchedule"][random.usize(..3)];
-        pod = pod.toleration(["a", "b", ""][random.usize(..if operator == "Exists" { 3 } else { 2 })], operator, value, effect);
+        pod = pod.toleration(
+            ["a", "b", ""][random.usize(..if operator == "Exists" { 3 } else { 2 })],
+            operator,
+            value,
+            effect,
+        );
     }
     if random.u8(..5) == 0 {
         pod = pod.node_selector("zone", &random.u32(..4).to_string());
@@ -252,7 +314,9 @@ fn random_term(random: &mut fastrand::Rng) -> k8s_openapi::api::core::v1::NodeSe
         let name = format!("n{}", random.u32(..5));
         return sample::field_term(&[("metadata.name", ["In", "NotIn"][random.usize(..2)], &[&name])]);
     }
-    let picked: Vec<_> = (0..random.usize(1..3)).map(|_| cases[random.usize(..cases.len())]).collect();
+    let picked: Vec<_> = (0..random.usize(1..3))
+        .map(|_| cases[random.usize(..cases.len())])
+        .collect();
     sample::term(&picked)
 }
 

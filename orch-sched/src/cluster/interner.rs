@@ -24,8 +24,16 @@ struct Entry {
 
 impl Default for Interner {
     fn default() -> Self {
-        let none = Entry { text: "".into(), users: 1, number: None };
-        Self { symbols: HashMap::new(), entries: vec![none], free: Vec::new() }
+        let none = Entry {
+            text: "".into(),
+            users: 1,
+            number: None,
+        };
+        Self {
+            symbols: HashMap::new(),
+            entries: vec![none],
+            free: Vec::new(),
+        }
     }
 }
 
@@ -37,7 +45,11 @@ impl Interner {
             return symbol;
         }
         let text: Arc<str> = text.into();
-        let entry = Entry { text: text.clone(), users: 1, number: text.parse().ok() };
+        let entry = Entry {
+            text: text.clone(),
+            users: 1,
+            number: text.parse().ok(),
+        };
         let symbol = match self.free.pop() {
             Some(symbol) => {
                 self.entries[symbol as usize] = entry;

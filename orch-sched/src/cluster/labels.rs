@@ -54,11 +54,19 @@ impl<'c> LabelColumn<'c> {
 
 impl LabelColumns {
     pub(crate) fn column(&self, key: &str) -> LabelColumn<'_> {
-        LabelColumn { rows: self.columns.get(key).map_or(&[], |c| &c.rows), values: &self.values }
+        LabelColumn {
+            rows: self.columns.get(key).map_or(&[], |c| &c.rows),
+            values: &self.values,
+        }
     }
 
     /// Writes what differs between the two label sets into the node's row.
-    pub(crate) fn replace(&mut self, id: NodeId, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+    pub(crate) fn replace(
+        &mut self,
+        id: NodeId,
+        old: &BTreeMap<String, String>,
+        new: &BTreeMap<String, String>,
+    ) {
         for key in old.keys().filter(|key| !new.contains_key(*key)) {
             self.set(id, key, None);
         }
@@ -74,7 +82,10 @@ impl LabelColumns {
         if !self.columns.contains_key(key) {
             self.columns.insert(key.into(), Column::default());
         }
-        let column = self.columns.get_mut(key).expect("the column was just made sure of");
+        let column = self
+            .columns
+            .get_mut(key)
+            .expect("the column was just made sure of");
         if column.rows.len() <= id.index() {
             column.rows.resize(id.index() + 1, NONE);
         }
@@ -99,13 +110,19 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn columns_follow_changes_and_leave_nothing_behind() {
         let mut columns = LabelColumns::default();
-        let (first, second) = (labels(&[("zone", "a"), ("disk", "ssd")]), labels(&[("zone", "b")]));
+        let (first, second) = (
+            labels(&[("zone", "a"), ("disk", "ssd")]),
+            labels(&[("zone", "b")]),
+        );
         columns.replace(NodeId(3), &labels(&[]), &first);
         assert_eq!(columns.column("disk").get(NodeId(3)), Some("ssd"));
         assert_eq!(columns.column("zone").get(NodeId(0)), None);

@@ -92,7 +92,8 @@ impl Cluster {
             self.unschedulable.remove(id);
         }
         self.resources.set_allocatable(id, old.as_deref(), Some(&new));
-        self.labels.replace(id, old.as_ref().map_or(&none, |o| &o.labels), &new.labels);
+        self.labels
+            .replace(id, old.as_ref().map_or(&none, |o| &o.labels), &new.labels);
         if old.as_ref().is_none_or(|o| o.taints != new.taints) {
             self.taints.set(id, &new.taints);
         }
@@ -133,7 +134,10 @@ impl Cluster {
         let pods = &mut self.rows[placed.node.index()].pods;
         let pod = pods.swap_remove(placed.at);
         if let Some(moved) = pods.get(placed.at).map(|p| p.key.clone()) {
-            self.pods.get_mut(&moved).expect("every pod of a row is indexed").at = placed.at;
+            self.pods
+                .get_mut(&moved)
+                .expect("every pod of a row is indexed")
+                .at = placed.at;
         }
         self.resources.remove_pod(placed.node, &pod.requests);
         self.ports.remove(placed.node, &pod.host_ports);
@@ -143,7 +147,11 @@ impl Cluster {
 
     /// Gives up an assumption; a pod that was confirmed in the meantime stays.
     pub fn forget(&mut self, key: &PodKey) -> Option<Arc<PodInfo>> {
-        if self.is_assumed(key) { self.remove_pod(key) } else { None }
+        if self.is_assumed(key) {
+            self.remove_pod(key)
+        } else {
+            None
+        }
     }
 
     /// True while a pod is counted on a node without confirmation.
@@ -189,7 +197,10 @@ impl Cluster {
 
     /// Known nodes for which room may be reserved.
     pub(crate) fn nodes_with_nominations(&self) -> NodeSet {
-        self.nominations.nodes().filter_map(|name| self.find(name)).collect()
+        self.nominations
+            .nodes()
+            .filter_map(|name| self.find(name))
+            .collect()
     }
 
     /// All known nodes.
@@ -236,7 +247,10 @@ impl Cluster {
     /// The row of a known node.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<NodeId> {
-        self.by_name.get(name).copied().filter(|&id| self.present.contains(id))
+        self.by_name
+            .get(name)
+            .copied()
+            .filter(|&id| self.present.contains(id))
     }
 
     /// The column of a resource; none when no node offers it and no pod asks for it.
@@ -280,7 +294,14 @@ impl Cluster {
         self.resources.add_pod(id, &pod.requests);
         self.ports.add(id, &pod.host_ports);
         let pods = &mut self.rows[id.index()].pods;
-        self.pods.insert(pod.key.clone(), Placed { node: id, at: pods.len(), assumed });
+        self.pods.insert(
+            pod.key.clone(),
+            Placed {
+                node: id,
+                at: pods.len(),
+                assumed,
+            },
+        );
         pods.push(pod);
     }
 
@@ -289,7 +310,10 @@ impl Cluster {
             return id;
         }
         let name: Arc<str> = name.into();
-        let row = Row { name: name.clone(), ..Row::default() };
+        let row = Row {
+            name: name.clone(),
+            ..Row::default()
+        };
         let id = match self.free_rows.pop() {
             Some(id) => {
                 self.rows[id.index()] = row;
@@ -333,7 +357,10 @@ mod tests {
         assert!(!cluster.is_assumed(&web.key));
         assert_eq!(cluster.resource("cpu").unwrap().requested(), [0, 300]);
         assert_eq!(cluster.node(b).pods().len(), 1);
-        assert!(cluster.forget(&web.key).is_none(), "confirmed pods are not forgotten");
+        assert!(
+            cluster.forget(&web.key).is_none(),
+            "confirmed pods are not forgotten"
+        );
         cluster.remove_pod(&web.key);
         assert_eq!(cluster.resource("cpu").unwrap().requested(), [0, 0]);
         assert_eq!(cluster.resource("pods").unwrap().requested(), [0, 0]);
@@ -351,7 +378,15 @@ mod tests {
     #[test]
     fn a_removed_node_leaves_nothing_once_its_pods_are_gone() {
         let mut cluster = Cluster::new();
-        let first = cluster.set_node(node("a").label("zone", "x").taint("k", "v", "NoSchedule").gpu(4).build()).id;
+        let first = cluster
+            .set_node(
+                node("a")
+                    .label("zone", "x")
+                    .taint("k", "v", "NoSchedule")
+                    .gpu(4)
+                    .build(),
+            )
+            .id;
         let web = Arc::new(pod("web").cpu(100).build());
         cluster.set_pod(web.clone(), "a");
         assert!(cluster.remove_node("a").is_some());
@@ -360,7 +395,15 @@ mod tests {
         let again = cluster.set_node(node("b").build()).id;
         assert_eq!(first, again, "the row is used again");
         let b = cluster.node(again);
-        assert_eq!((b.label("zone"), b.taints().len(), b.allocatable("example.com/gpu"), b.requested("cpu")), (None, 0, 0, 0));
+        assert_eq!(
+            (
+                b.label("zone"),
+                b.taints().len(),
+                b.allocatable("example.com/gpu"),
+                b.requested("cpu")
+            ),
+            (None, 0, 0, 0)
+        );
     }
 
     #[test]
@@ -373,7 +416,11 @@ mod tests {
         });
         for gone in [1, 0, 3, 2] {
             assert_eq!(cluster.remove_pod(&pods[gone].key).unwrap().name, pods[gone].name);
-            assert!(pods.iter().filter(|p| cluster.pod(&p.key).is_some()).all(|p| cluster.pod(&p.key).unwrap().name == p.name));
+            assert!(
+                pods.iter()
+                    .filter(|p| cluster.pod(&p.key).is_some())
+                    .all(|p| cluster.pod(&p.key).unwrap().name == p.name)
+            );
         }
     }
 }

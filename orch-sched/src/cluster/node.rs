@@ -53,13 +53,17 @@ impl<'c> Node<'c> {
     /// What pods may take of a resource in total: milli-cores for `cpu`, whole units for the rest.
     #[must_use]
     pub fn allocatable(&self, resource: &str) -> i64 {
-        self.cluster.resource(resource).map_or(0, |column| column.allocatable()[self.id.index()])
+        self.cluster
+            .resource(resource)
+            .map_or(0, |column| column.allocatable()[self.id.index()])
     }
 
     /// What pods take of a resource, assumed ones among them.
     #[must_use]
     pub fn requested(&self, resource: &str) -> i64 {
-        self.cluster.resource(resource).map_or(0, |column| column.requested()[self.id.index()])
+        self.cluster
+            .resource(resource)
+            .map_or(0, |column| column.requested()[self.id.index()])
     }
 
     /// The pods on the node, assumed ones among them.

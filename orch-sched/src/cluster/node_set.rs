@@ -137,7 +137,10 @@ mod tests {
         let mut by_column = by_row.clone();
         by_row.retain(|id| column.get(id.index()).is_some_and(|v| *v > 3));
         by_column.retain_column(&column, |v| v > 3);
-        assert_eq!(by_row.iter().collect::<Vec<_>>(), by_column.iter().collect::<Vec<_>>());
+        assert_eq!(
+            by_row.iter().collect::<Vec<_>>(),
+            by_column.iter().collect::<Vec<_>>()
+        );
         assert_eq!(by_column.len(), (0..150).filter(|i| i % 7 > 3).count());
     }
 

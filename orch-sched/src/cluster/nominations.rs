@@ -18,7 +18,9 @@ impl Nominations {
     }
 
     pub(super) fn remove(&mut self, key: &PodKey) {
-        let Some(node) = self.node_of.remove(key) else { return };
+        let Some(node) = self.node_of.remove(key) else {
+            return;
+        };
         if let Some(pods) = self.pods.get_mut(&node) {
             pods.retain(|pod| pod.key != *key);
             if pods.is_empty() {
@@ -37,6 +39,9 @@ impl Nominations {
 
     pub(super) fn before(&self, pod: &PodInfo, node: &str) -> Vec<Arc<PodInfo>> {
         let nominated = self.pods.get(node).into_iter().flatten();
-        nominated.filter(|other| other.priority >= pod.priority && other.key != pod.key).cloned().collect()
+        nominated
+            .filter(|other| other.priority >= pod.priority && other.key != pod.key)
+            .cloned()
+            .collect()
     }
 }

@@ -15,8 +15,13 @@ impl PortHolders {
 
     pub(super) fn remove(&mut self, id: NodeId, ports: &[HostPort]) {
         for port in ports {
-            let Some(holders) = self.0.get_mut(&port.port) else { continue };
-            if let Some(at) = holders.iter().position(|(holder, held)| *holder == id && held == port) {
+            let Some(holders) = self.0.get_mut(&port.port) else {
+                continue;
+            };
+            if let Some(at) = holders
+                .iter()
+                .position(|(holder, held)| *holder == id && held == port)
+            {
                 holders.swap_remove(at);
             }
             if holders.is_empty() {
@@ -27,6 +32,8 @@ impl PortHolders {
 
     pub(super) fn conflicting<'c>(&'c self, port: &'c HostPort) -> impl Iterator<Item = NodeId> + 'c {
         let holders = self.0.get(&port.port).into_iter().flatten();
-        holders.filter(|(_, held)| held.conflicts_with(port)).map(|(id, _)| *id)
+        holders
+            .filter(|(_, held)| held.conflicts_with(port))
+            .map(|(id, _)| *id)
     }
 }

@@ -76,7 +76,12 @@ impl Resources {
 
     pub(crate) fn grow(&mut self, rows: usize) {
         self.rows = rows;
-        for column in [&mut self.cpu, &mut self.memory, &mut self.ephemeral_storage, &mut self.pods] {
+        for column in [
+            &mut self.cpu,
+            &mut self.memory,
+            &mut self.ephemeral_storage,
+            &mut self.pods,
+        ] {
             column.grow(rows);
         }
         self.scalar.values_mut().for_each(|column| column.grow(rows));
@@ -90,7 +95,8 @@ impl Resources {
         let amount = |of: fn(&NodeInfo) -> i64| new.map_or(0, of);
         self.cpu.set_allocatable(row, amount(|n| n.milli_cpu));
         self.memory.set_allocatable(row, amount(|n| n.memory));
-        self.ephemeral_storage.set_allocatable(row, amount(|n| n.ephemeral_storage));
+        self.ephemeral_storage
+            .set_allocatable(row, amount(|n| n.ephemeral_storage));
         self.pods.set_allocatable(row, amount(|n| n.pods));
         for (name, _) in old.into_iter().flat_map(|n| &n.scalar) {
             self.scalar_mut(name).set_allocatable(row, 0);
@@ -112,7 +118,8 @@ impl Resources {
         let row = id.index();
         self.cpu.add_requested(row, sign * requests.milli_cpu);
         self.memory.add_requested(row, sign * requests.memory);
-        self.ephemeral_storage.add_requested(row, sign * requests.ephemeral_storage);
+        self.ephemeral_storage
+            .add_requested(row, sign * requests.ephemeral_storage);
         self.pods.add_requested(row, sign);
         for (name, amount) in &requests.scalar {
             self.scalar_mut(name).add_requested(row, sign * amount);

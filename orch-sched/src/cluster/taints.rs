@@ -24,8 +24,16 @@ struct Entry {
 impl Default for TaintColumn {
     fn default() -> Self {
         let none: Arc<[Taint]> = Arc::new([]);
-        let lists = vec![Entry { taints: none.clone(), users: 0 }];
-        Self { rows: Vec::new(), lists, by_taints: HashMap::from([(none, 0)]), free: Vec::new() }
+        let lists = vec![Entry {
+            taints: none.clone(),
+            users: 0,
+        }];
+        Self {
+            rows: Vec::new(),
+            lists,
+            by_taints: HashMap::from([(none, 0)]),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -59,7 +67,10 @@ impl TaintColumn {
             return list;
         }
         let taints: Arc<[Taint]> = taints.into();
-        let entry = Entry { taints: taints.clone(), users: 1 };
+        let entry = Entry {
+            taints: taints.clone(),
+            users: 1,
+        };
         let list = match self.free.pop() {
             Some(list) => {
                 self.lists[list as usize] = entry;
@@ -91,7 +102,11 @@ mod tests {
     use crate::object::TaintEffect;
 
     fn taint(key: &str) -> Taint {
-        Taint { key: key.into(), value: String::new(), effect: TaintEffect::NoSchedule }
+        Taint {
+            key: key.into(),
+            value: String::new(),
+            effect: TaintEffect::NoSchedule,
+        }
     }
 
     #[test]

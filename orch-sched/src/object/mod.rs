@@ -8,7 +8,9 @@ mod pod;
 mod requests;
 
 pub use node::{NodeInfo, SlimNode, SlimNodeSpec, SlimNodeStatus, Taint, TaintEffect};
-pub use pod::{HostPort, PodInfo, PodKey, SlimContainer, SlimContainerStatus, SlimPod, SlimPodSpec, SlimPodStatus};
+pub use pod::{
+    HostPort, PodInfo, PodKey, SlimContainer, SlimContainerStatus, SlimPod, SlimPodSpec, SlimPodStatus,
+};
 pub use requests::{DEFAULT_MEMORY_REQUEST, DEFAULT_MILLI_CPU_REQUEST, Requests, is_scalar_resource};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};

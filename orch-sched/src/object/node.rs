@@ -50,7 +50,9 @@ impl From<&core::Node> for SlimNode {
                 unschedulable: spec.and_then(|s| s.unschedulable),
                 taints: spec.and_then(|s| s.taints.clone()),
             },
-            status: SlimNodeStatus { allocatable: node.status.as_ref().and_then(|s| s.allocatable.clone()) },
+            status: SlimNodeStatus {
+                allocatable: node.status.as_ref().and_then(|s| s.allocatable.clone()),
+            },
         }
     }
 }
@@ -142,7 +144,11 @@ impl NodeInfo {
             "memory" => self.memory,
             "ephemeral-storage" => self.ephemeral_storage,
             "pods" => self.pods,
-            _ => self.scalar.iter().find(|(name, _)| &**name == resource).map_or(0, |(_, amount)| *amount),
+            _ => self
+                .scalar
+                .iter()
+                .find(|(name, _)| &**name == resource)
+                .map_or(0, |(_, amount)| *amount),
         }
     }
 }
@@ -160,7 +166,11 @@ impl From<&SlimNode> for NodeInfo {
             memory: amounts.whole("memory"),
             ephemeral_storage: amounts.whole("ephemeral-storage"),
             pods: amounts.whole("pods"),
-            scalar: amounts.names().filter(|n| is_scalar_resource(n)).map(|n| (n.into(), amounts.whole(n))).collect(),
+            scalar: amounts
+                .names()
+                .filter(|n| is_scalar_resource(n))
+                .map(|n| (n.into(), amounts.whole(n)))
+                .collect(),
         }
     }
 }
@@ -173,5 +183,9 @@ impl From<&core::Node> for NodeInfo {
 
 fn taint(taint: &core::Taint) -> Option<Taint> {
     let effect = TaintEffect::parse(&taint.effect)?;
-    Some(Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect })
+    Some(Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone().unwrap_or_default(),
+        effect,
+    })
 }

@@ -120,7 +120,10 @@ impl From<&core::PodSpec> for SlimPodSpec {
             overhead: spec.overhead.clone(),
             resources: spec.resources.clone(),
             containers: spec.containers.iter().map(SlimContainer::from).collect(),
-            init_containers: spec.init_containers.as_ref().map(|all| all.iter().map(SlimContainer::from).collect()),
+            init_containers: spec
+                .init_containers
+                .as_ref()
+                .map(|all| all.iter().map(SlimContainer::from).collect()),
         }
     }
 }
@@ -209,9 +212,17 @@ impl HostPort {
     fn of(port: &core::ContainerPort) -> Option<Self> {
         let number = port.host_port.filter(|&p| p > 0)?;
         let or = |value: &Option<String>, default: &str| {
-            value.as_deref().filter(|v| !v.is_empty()).unwrap_or(default).to_owned()
+            value
+                .as_deref()
+                .filter(|v| !v.is_empty())
+                .unwrap_or(default)
+                .to_owned()
         };
-        Some(Self { ip: or(&port.host_ip, Self::ANY_ADDRESS), protocol: or(&port.protocol, "TCP"), port: number })
+        Some(Self {
+            ip: or(&port.host_ip, Self::ANY_ADDRESS),
+            protocol: or(&port.protocol, "TCP"),
+            port: number,
+        })
     }
 }
 
@@ -295,7 +306,11 @@ impl From<&SlimPod> for PodInfo {
         let namespace = meta.namespace.clone().unwrap_or_default();
         let name = meta.name.clone().unwrap_or_default();
         let uid = meta.uid.clone().unwrap_or_default();
-        let key = if uid.is_empty() { PodKey::new(&format!("{namespace}/{name}")) } else { PodKey::new(&uid) };
+        let key = if uid.is_empty() {
+            PodKey::new(&format!("{namespace}/{name}"))
+        } else {
+            PodKey::new(&uid)
+        };
         Self {
             key,
             namespace,
@@ -313,13 +328,23 @@ impl From<&SlimPod> for PodInfo {
             terminating: meta.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             created: meta.creation_timestamp.as_ref().map(|t| t.0.to_string()),
-            gates: spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect(),
+            gates: spec
+                .scheduling_gates
+                .iter()
+                .flatten()
+                .map(|gate| gate.name.clone())
+                .collect(),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             node_affinity: spec.affinity.as_ref().and_then(|a| a.node_affinity.clone()),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             host_ports: host_ports(spec),
             requests: Requests::of(pod),
-            scheduled_condition: status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled").cloned(),
+            scheduled_condition: status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|c| c.type_ == "PodScheduled")
+                .cloned(),
         }
     }
 }
@@ -332,8 +357,17 @@ impl From<&core::Pod> for PodInfo {
 
 /// Ports of containers and of sidecars: plain init containers are gone before the pod serves.
 fn host_ports(spec: &SlimPodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten()).filter_map(HostPort::of).collect()
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(HostPort::of)
+        .collect()
 }
 
 fn non_empty(value: &Option<String>) -> Option<String> {
@@ -364,22 +398,35 @@ mod tests {
         assert!(from_wire.same_placement(&from_typed));
         assert_eq!(from_wire.key, PodKey::new("u"));
         assert_eq!(from_wire.requests.milli_cpu, 250);
-        assert_eq!(from_wire.host_ports, [HostPort { ip: "0.0.0.0".into(), protocol: "TCP".into(), port: 8080 }]);
+        assert_eq!(
+            from_wire.host_ports,
+            [HostPort {
+                ip: "0.0.0.0".into(),
+                protocol: "TCP".into(),
+                port: 8080
+            }]
+        );
         assert_eq!(from_wire.created.as_deref(), Some("2026-01-02T03:04:05Z"));
     }
 
     #[test]
     fn ports_of_plain_init_containers_are_not_held() {
         let port = serde_json::json!([{"containerPort": 1, "hostPort": 1}]);
-        let pod = decode(serde_json::json!({"spec": {"containers": [{"name": "c"}], "initContainers": [
-            {"name": "plain", "ports": port}, {"name": "sidecar", "ports": [{"containerPort": 2, "hostPort": 2}], "restartPolicy": "Always"}]}}));
+        let pod = decode(
+            serde_json::json!({"spec": {"containers": [{"name": "c"}], "initContainers": [
+            {"name": "plain", "ports": port}, {"name": "sidecar", "ports": [{"containerPort": 2, "hostPort": 2}], "restartPolicy": "Always"}]}}),
+        );
         let ports: Vec<i32> = PodInfo::from(&pod).host_ports.iter().map(|p| p.port).collect();
         assert_eq!(ports, [2]);
     }
 
     #[test]
     fn ports_conflict_by_number_protocol_and_overlapping_address() {
-        let port = |ip: &str, protocol: &str, port| HostPort { ip: ip.into(), protocol: protocol.into(), port };
+        let port = |ip: &str, protocol: &str, port| HostPort {
+            ip: ip.into(),
+            protocol: protocol.into(),
+            port,
+        };
         assert!(port("0.0.0.0", "TCP", 80).conflicts_with(&port("127.0.0.1", "TCP", 80)));
         assert!(port("127.0.0.1", "TCP", 80).conflicts_with(&port("127.0.0.1", "TCP", 80)));
         assert!(!port("127.0.0.1", "TCP", 80).conflicts_with(&port("127.0.0.2", "TCP", 80)));

@@ -47,7 +47,11 @@ impl Requests {
             milli_cpu: plain.milli("cpu"),
             memory: plain.whole("memory"),
             ephemeral_storage: plain.whole("ephemeral-storage"),
-            scalar: plain.names().filter(|n| is_scalar_resource(n)).map(|n| (n.into(), plain.whole(n))).collect(),
+            scalar: plain
+                .names()
+                .filter(|n| is_scalar_resource(n))
+                .map(|n| (n.into(), plain.whole(n)))
+                .collect(),
             nonzero_milli_cpu: nonzero.milli("cpu"),
             nonzero_memory: nonzero.whole("memory"),
         }
@@ -60,7 +64,11 @@ impl Requests {
             "cpu" => self.milli_cpu,
             "memory" => self.memory,
             "ephemeral-storage" => self.ephemeral_storage,
-            _ => self.scalar.iter().find(|(name, _)| &**name == resource).map_or(0, |(_, amount)| *amount),
+            _ => self
+                .scalar
+                .iter()
+                .find(|(name, _)| &**name == resource)
+                .map_or(0, |(_, amount)| *amount),
         }
     }
 
@@ -92,7 +100,12 @@ pub(crate) struct Amounts(BTreeMap<String, i128>);
 impl Amounts {
     /// Quantities that do not parse count as absent: the API server admits none.
     pub(crate) fn of(list: Option<&BTreeMap<String, Quantity>>) -> Self {
-        Self(list.into_iter().flatten().filter_map(|(name, quantity)| Some((name.clone(), nanos(quantity)?))).collect())
+        Self(
+            list.into_iter()
+                .flatten()
+                .filter_map(|(name, quantity)| Some((name.clone(), nanos(quantity)?)))
+                .collect(),
+        )
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -140,14 +153,23 @@ struct Defaults {
 }
 
 impl Defaults {
-    const NONE: Self = Self { cpu: false, memory: false };
+    const NONE: Self = Self {
+        cpu: false,
+        memory: false,
+    };
 
     fn fill(self, amounts: &mut Amounts) {
         if self.cpu {
-            amounts.0.entry("cpu".to_owned()).or_insert(i128::from(DEFAULT_MILLI_CPU_REQUEST) * NANO / 1000);
+            amounts
+                .0
+                .entry("cpu".to_owned())
+                .or_insert(i128::from(DEFAULT_MILLI_CPU_REQUEST) * NANO / 1000);
         }
         if self.memory {
-            amounts.0.entry("memory".to_owned()).or_insert(i128::from(DEFAULT_MEMORY_REQUEST) * NANO);
+            amounts
+                .0
+                .entry("memory".to_owned())
+                .or_insert(i128::from(DEFAULT_MEMORY_REQUEST) * NANO);
         }
     }
 }
@@ -155,7 +177,12 @@ impl Defaults {
 fn pod_amounts(pod: &SlimPod, defaults: Defaults) -> Amounts {
     let mut total = container_amounts(pod, defaults);
     if let Some(level) = pod_level(pod) {
-        total.0.extend(level.0.into_iter().filter(|(name, _)| is_pod_level_resource(name)));
+        total.0.extend(
+            level
+                .0
+                .into_iter()
+                .filter(|(name, _)| is_pod_level_resource(name)),
+        );
     }
     total.add(&Amounts::of(pod.spec.overhead.as_ref()));
     total
@@ -170,11 +197,21 @@ fn pod_level(pod: &SlimPod) -> Option<Amounts> {
 fn container_amounts(pod: &SlimPod, defaults: Defaults) -> Amounts {
     let mut total = Amounts::default();
     for container in &pod.spec.containers {
-        total.add(&one_container(pod, container, pod.status.container_statuses.as_deref(), defaults));
+        total.add(&one_container(
+            pod,
+            container,
+            pod.status.container_statuses.as_deref(),
+            defaults,
+        ));
     }
     let (mut sidecars, mut init_peak) = (Amounts::default(), Amounts::default());
     for container in pod.spec.init_containers.iter().flatten() {
-        let mut step = one_container(pod, container, pod.status.init_container_statuses.as_deref(), defaults);
+        let mut step = one_container(
+            pod,
+            container,
+            pod.status.init_container_statuses.as_deref(),
+            defaults,
+        );
         if container.restart_policy.as_deref() == Some("Always") {
             total.add(&step);
             sidecars.add(&step);
@@ -195,7 +232,10 @@ fn one_container(
     defaults: Defaults,
 ) -> Amounts {
     let asked = Amounts::of(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    let status = statuses.into_iter().flatten().find(|s| s.name == container.name && s.resources.is_some());
+    let status = statuses
+        .into_iter()
+        .flatten()
+        .find(|s| s.name == container.name && s.resources.is_some());
     let mut amounts = match status {
         None => asked,
         Some(status) => {
@@ -212,14 +252,21 @@ fn one_container(
 }
 
 fn resize_is_infeasible(pod: &SlimPod) -> bool {
-    let pending = pod.status.conditions.iter().flatten().find(|c| c.type_ == "PodResizePending");
+    let pending = pod
+        .status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodResizePending");
     pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible"))
 }
 
 /// NANOS_PLACEHOLDER
 fn nanos(quantity: &Quantity) -> Option<i128> {
     let text = quantity.0.as_str();
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c))).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c)))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let binary = |shift: u32| Some((NANO << shift, 0));
     let (unit, exponent): (i128, i32) = match suffix {
@@ -246,7 +293,11 @@ fn nanos(quantity: &Quantity) -> Option<i128> {
     let scale = exponent - i32::try_from(fraction.len()).ok()?;
     let power = 10i128.checked_pow(scale.unsigned_abs())?;
     let value = digits.checked_mul(unit)?;
-    if scale >= 0 { value.checked_mul(power) } else { Some(value.div_euclid(power) + i128::from(value.rem_euclid(power) != 0)) }
+    if scale >= 0 {
+        value.checked_mul(power)
+    } else {
+        Some(value.div_euclid(power) + i128::from(value.rem_euclid(power) != 0))
+    }
 }
 
 #[cfg(test)]
@@ -296,39 +347,52 @@ mod tests {
 
     #[test]
     fn pod_level_requests_replace_the_sum_of_the_containers() {
-        let r = requests(serde_json::json!({"resources": {"requests": {"cpu": "1500m"}}, "overhead": {"cpu": "100m"},
-            "containers": [container("a", "4", "1Mi"), {"name": "b"}]}));
+        let r = requests(
+            serde_json::json!({"resources": {"requests": {"cpu": "1500m"}}, "overhead": {"cpu": "100m"},
+            "containers": [container("a", "4", "1Mi"), {"name": "b"}]}),
+        );
         assert_eq!((r.milli_cpu, r.memory), (1600, 1024 * 1024));
         assert_eq!(r.nonzero_milli_cpu, 1600);
     }
 
     #[test]
     fn containers_without_requests_count_for_scores_only() {
-        let r = requests(serde_json::json!({"containers": [{"name": "a"}, container("b", "1", "1Mi"), {"name": "c"}]}));
+        let r = requests(
+            serde_json::json!({"containers": [{"name": "a"}, container("b", "1", "1Mi"), {"name": "c"}]}),
+        );
         assert_eq!((r.milli_cpu, r.memory), (1000, 1024 * 1024));
         assert_eq!((r.nonzero_milli_cpu, r.nonzero_memory), (1200, 401 * 1024 * 1024));
     }
 
     #[test]
     fn sub_unit_requests_are_summed_exactly_and_rounded_up_once() {
-        let r = requests(serde_json::json!({"containers": [container("a", "100u", "100m"), container("b", "100u", "100m")]}));
+        let r = requests(
+            serde_json::json!({"containers": [container("a", "100u", "100m"), container("b", "100u", "100m")]}),
+        );
         assert_eq!((r.milli_cpu, r.memory), (1, 1));
     }
 
     #[test]
     fn extended_resources_and_huge_pages_are_counted_and_unknown_names_are_not() {
-        let r = requests(serde_json::json!({"containers": [{"name": "a", "resources": {"requests":
-            {"example.com/gpu": "2", "hugepages-2Mi": "4Mi", "storage": "1Gi", "requests.example.com/x": "1"}}}]}));
-        let expected: [(Arc<str>, i64); 2] = [("example.com/gpu".into(), 2), ("hugepages-2Mi".into(), 4 * 1024 * 1024)];
+        let r = requests(
+            serde_json::json!({"containers": [{"name": "a", "resources": {"requests":
+            {"example.com/gpu": "2", "hugepages-2Mi": "4Mi", "storage": "1Gi", "requests.example.com/x": "1"}}}]}),
+        );
+        let expected: [(Arc<str>, i64); 2] = [
+            ("example.com/gpu".into(), 2),
+            ("hugepages-2Mi".into(), 4 * 1024 * 1024),
+        ];
         assert_eq!(r.scalar, expected);
     }
 
     #[test]
     fn a_pod_being_resized_counts_with_the_most_unless_it_cannot_be() {
-        let pod = |reason: &str| serde_json::json!({
+        let pod = |reason: &str| {
+            serde_json::json!({
             "spec": {"containers": [container("c", "3", "1Mi")]},
             "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
-                "containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "2"}, "resources": {"requests": {"cpu": "1"}}}]}});
+                "containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "2"}, "resources": {"requests": {"cpu": "1"}}}]}})
+        };
         let milli_cpu = |reason| Requests::of(&serde_json::from_value(pod(reason)).unwrap()).milli_cpu;
         assert_eq!(milli_cpu("Deferred"), 3000);
         assert_eq!(milli_cpu("Infeasible"), 2000);

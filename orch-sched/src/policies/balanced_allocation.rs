@@ -13,7 +13,9 @@ pub struct NodeResourcesBalancedAllocation {
 
 impl Default for NodeResourcesBalancedAllocation {
     fn default() -> Self {
-        Self { resources: ResourceWeight::cpu_and_memory() }
+        Self {
+            resources: ResourceWeight::cpu_and_memory(),
+        }
     }
 }
 
@@ -21,7 +23,12 @@ impl NodeResourcesBalancedAllocation {
     /// Balances these resources instead of processor time and memory.
     #[must_use]
     pub fn of(resources: &[&str]) -> Self {
-        Self { resources: resources.iter().map(|name| ResourceWeight::new(name, 1)).collect() }
+        Self {
+            resources: resources
+                .iter()
+                .map(|name| ResourceWeight::new(name, 1))
+                .collect(),
+        }
     }
 }
 
@@ -35,17 +42,30 @@ impl SchedulerPolicy for NodeResourcesBalancedAllocation {
     }
 
     fn pre_score<'c>(&'c self, pod: &'c PodInfo, cluster: &'c Cluster, _: &NodeSet) -> PreScore<'c> {
-        if self.resources.iter().all(|resource| pod.requests.get(&resource.name) == 0) {
+        if self
+            .resources
+            .iter()
+            .all(|resource| pod.requests.get(&resource.name) == 0)
+        {
             return PreScore::Skip;
         }
-        PreScore::Score(Box::new(Balance(fractions(&self.resources, &pod.requests, cluster, Usage::Requested))))
+        PreScore::Score(Box::new(Balance(fractions(
+            &self.resources,
+            &pod.requests,
+            cluster,
+            Usage::Requested,
+        ))))
     }
 }
 
 struct Balance<'c>(Vec<Fraction<'c>>);
 
 impl Balance<'_> {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "upstream scores in floating point")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "upstream scores in floating point"
+    )]
     fn on(&self, id: NodeId) -> i64 {
         let shares = || {
             let on_node = self.0.iter().filter_map(|fraction| fraction.on(id));
@@ -93,15 +113,24 @@ mod tests {
     /// With half the difference of two shares as their deviation: |3/4 - 5/10| / 2 = 12.5 %, |3/6 - 5/10| = 0.
     #[test]
     fn even_shares_score_highest() {
-        let nodes = [node("a").cpu(4000).memory(10000), node("b").cpu(6000).memory(10000)];
-        assert_eq!(scored_among(policy(), &pod("p").cpu(3000).memory(5000).build(), &nodes, &[]), [87, 100]);
+        let nodes = [
+            node("a").cpu(4000).memory(10000),
+            node("b").cpu(6000).memory(10000),
+        ];
+        assert_eq!(
+            scored_among(policy(), &pod("p").cpu(3000).memory(5000).build(), &nodes, &[]),
+            [87, 100]
+        );
     }
 
     #[test]
     fn shares_above_one_count_as_one() {
         let nodes = [node("n").cpu(1000).memory(1000)];
         let there = [pod("x").cpu(5000).memory(500).on("n")];
-        assert_eq!(scored_among(policy(), &pod("p").cpu(1000).build(), &nodes, &there), [75]);
+        assert_eq!(
+            scored_among(policy(), &pod("p").cpu(1000).build(), &nodes, &there),
+            [75]
+        );
     }
 
     #[test]
@@ -118,6 +147,9 @@ mod tests {
     #[test]
     fn pods_that_request_nothing_are_not_judged() {
         let (cluster, p) = (Cluster::new(), pod("p").build());
-        assert!(matches!(policy().pre_score(&p, &cluster, &NodeSet::new()), PreScore::Skip));
+        assert!(matches!(
+            policy().pre_score(&p, &cluster, &NodeSet::new()),
+            PreScore::Skip
+        ));
     }
 }

@@ -53,7 +53,9 @@ impl SchedulerPolicy for DefaultBinder {
             },
         };
         let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        let _: Status = pods.create_subresource("binding", &pod.name, &PostParams::default(), &target).await?;
+        let _: Status = pods
+            .create_subresource("binding", &pod.name, &PostParams::default(), &target)
+            .await?;
         Ok(BindOutcome::Bound)
     }
 }

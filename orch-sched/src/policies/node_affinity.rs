@@ -1,7 +1,9 @@
 use crate::cluster::{Cluster, LabelColumn, Node, NodeId, NodeSet};
 use crate::event::{ClusterEvent, EventSet};
 use crate::object::{NodeInfo, PodInfo};
-use crate::policy::{Hint, NodeFilter, NodeScore, PreFilter, PreScore, Rejection, SchedulerPolicy, scale_scores};
+use crate::policy::{
+    Hint, NodeFilter, NodeScore, PreFilter, PreScore, Rejection, SchedulerPolicy, scale_scores,
+};
 use k8s_openapi::api::core::v1 as core;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +26,17 @@ impl NodeAffinity {
     }
 
     fn matches(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
-        self.added_terms().is_none_or(|terms| any_term_matches(terms, node)) && pod_matches(pod, node)
+        self.added_terms()
+            .is_none_or(|terms| any_term_matches(terms, node))
+            && pod_matches(pod, node)
     }
 }
 
 fn required_terms(affinity: &core::NodeAffinity) -> Option<&[core::NodeSelectorTerm]> {
-    affinity.required_during_scheduling_ignored_during_execution.as_ref().map(|s| &s.node_selector_terms[..])
+    affinity
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()
+        .map(|s| &s.node_selector_terms[..])
 }
 
 fn pod_terms(pod: &PodInfo) -> Option<&[core::NodeSelectorTerm]> {
@@ -37,7 +44,9 @@ fn pod_terms(pod: &PodInfo) -> Option<&[core::NodeSelectorTerm]> {
 }
 
 fn pod_matches(pod: &PodInfo, node: &NodeInfo) -> bool {
-    pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    pod.node_selector
+        .iter()
+        .all(|(key, value)| node.labels.get(key) == Some(value))
         && pod_terms(pod).is_none_or(|terms| any_term_matches(terms, node))
 }
 
@@ -51,7 +60,9 @@ impl SchedulerPolicy for NodeAffinity {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
-        let ClusterEvent::Node { old, new, .. } = event else { return Hint::Skip };
+        let ClusterEvent::Node { old, new, .. } = event else {
+            return Hint::Skip;
+        };
         let matched_before = old.is_some_and(|node| self.matches(pod, node));
         Hint::queue_if(!matched_before && new.is_some_and(|node| self.matches(pod, node)))
     }
@@ -61,11 +72,19 @@ impl SchedulerPolicy for NodeAffinity {
         if pod.node_selector.is_empty() && own.is_none() && self.added_terms().is_none() {
             return PreFilter::Skip;
         }
-        let filter = Box::new(Required { pod, added: self.added_terms() });
+        let filter = Box::new(Required {
+            pod,
+            added: self.added_terms(),
+        });
         match own.and_then(named_nodes) {
             None => PreFilter::Filter(filter),
-            Some(names) if names.is_empty() => PreFilter::Reject(Rejection::unresolvable("pod affinity terms conflict")),
-            Some(names) => PreFilter::Only(names.iter().filter_map(|name| cluster.find(name)).collect(), Some(filter)),
+            Some(names) if names.is_empty() => {
+                PreFilter::Reject(Rejection::unresolvable("pod affinity terms conflict"))
+            }
+            Some(names) => PreFilter::Only(
+                names.iter().filter_map(|name| cluster.find(name)).collect(),
+                Some(filter),
+            ),
         }
     }
 
@@ -73,12 +92,20 @@ impl SchedulerPolicy for NodeAffinity {
         let sources = [self.added.as_ref(), pod.node_affinity.as_ref()];
         let preferred = sources.into_iter().flatten();
         let terms: Vec<_> = preferred
-            .flat_map(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten())
+            .flat_map(|affinity| {
+                affinity
+                    .preferred_during_scheduling_ignored_during_execution
+                    .iter()
+                    .flatten()
+            })
             .collect();
         if terms.is_empty() {
             return PreScore::Skip;
         }
-        let compiled = terms.iter().map(|t| (i64::from(t.weight), Term::compile(&t.preference, cluster))).collect();
+        let compiled = terms
+            .iter()
+            .map(|t| (i64::from(t.weight), Term::compile(&t.preference, cluster)))
+            .collect();
         PreScore::Score(Box::new(Preferred(compiled)))
     }
 }
@@ -87,8 +114,18 @@ impl SchedulerPolicy for NodeAffinity {
 fn named_nodes(terms: &[core::NodeSelectorTerm]) -> Option<BTreeSet<&str>> {
     let mut names = BTreeSet::new();
     for term in terms {
-        let by_name = term.match_fields.iter().flatten().filter(|r| r.key == "metadata.name" && r.operator == "In");
-        let sets = by_name.map(|r| r.values.iter().flatten().map(String::as_str).collect::<BTreeSet<_>>());
+        let by_name = term
+            .match_fields
+            .iter()
+            .flatten()
+            .filter(|r| r.key == "metadata.name" && r.operator == "In");
+        let sets = by_name.map(|r| {
+            r.values
+                .iter()
+                .flatten()
+                .map(String::as_str)
+                .collect::<BTreeSet<_>>()
+        });
         names.extend(sets.reduce(|a, b| &a & &b)?);
     }
     Some(names)
@@ -105,10 +142,14 @@ impl NodeFilter for Required<'_> {
             return Err(Rejection::unresolvable("node not found"));
         };
         if self.added.is_some_and(|terms| !any_term_matches(terms, info)) {
-            return Err(Rejection::unresolvable("node(s) didn't match scheduler-enforced node affinity"));
+            return Err(Rejection::unresolvable(
+                "node(s) didn't match scheduler-enforced node affinity",
+            ));
         }
         if !pod_matches(self.pod, info) {
-            return Err(Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector"));
+            return Err(Rejection::unresolvable(
+                "node(s) didn't match Pod's node affinity/selector",
+            ));
         }
         Ok(())
     }
@@ -139,7 +180,11 @@ struct Preferred<'c>(Vec<(i64, Term<'c>)>);
 
 impl NodeScore for Preferred<'_> {
     fn score(&self, node: Node<'_>) -> i64 {
-        self.0.iter().filter(|(_, term)| term.matches(node.id())).map(|(weight, _)| weight).sum()
+        self.0
+            .iter()
+            .filter(|(_, term)| term.matches(node.id()))
+            .map(|(weight, _)| weight)
+            .sum()
     }
 
     fn normalise(&self, scores: &mut [i64]) {
@@ -152,8 +197,16 @@ struct Term<'c>(Vec<Test<'c>>);
 
 impl<'c> Term<'c> {
     fn compile(term: &core::NodeSelectorTerm, cluster: &'c Cluster) -> Self {
-        let labels = term.match_expressions.iter().flatten().map(|r| Test::label(r, cluster));
-        let fields = term.match_fields.iter().flatten().map(|r| Test::field(r, cluster));
+        let labels = term
+            .match_expressions
+            .iter()
+            .flatten()
+            .map(|r| Test::label(r, cluster));
+        let fields = term
+            .match_fields
+            .iter()
+            .flatten()
+            .map(|r| Test::field(r, cluster));
         Self(labels.chain(fields).collect())
     }
 
@@ -185,9 +238,18 @@ enum Test<'c> {
 
 impl<'c> Test<'c> {
     fn label(requirement: &core::NodeSelectorRequirement, cluster: &'c Cluster) -> Self {
-        let Some(operator) = Operator::of(requirement) else { return Self::Never };
+        let Some(operator) = Operator::of(requirement) else {
+            return Self::Never;
+        };
         let column = cluster.label(&requirement.key);
-        let symbols = || requirement.values.iter().flatten().filter_map(|value| column.symbol_of(value)).collect();
+        let symbols = || {
+            requirement
+                .values
+                .iter()
+                .flatten()
+                .filter_map(|value| column.symbol_of(value))
+                .collect()
+        };
         match operator {
             Operator::In => Self::In(column, symbols()),
             Operator::NotIn => Self::NotIn(column, symbols()),
@@ -213,8 +275,12 @@ impl<'c> Test<'c> {
             Self::NotIn(column, symbols) => !symbols.contains(&column.symbol(id)),
             Self::Exists(column) => column.symbol(id) != 0,
             Self::DoesNotExist(column) => column.symbol(id) == 0,
-            Self::Gt(column, bound) => column.number(column.symbol(id)).is_some_and(|number| number > *bound),
-            Self::Lt(column, bound) => column.number(column.symbol(id)).is_some_and(|number| number < *bound),
+            Self::Gt(column, bound) => column
+                .number(column.symbol(id))
+                .is_some_and(|number| number > *bound),
+            Self::Lt(column, bound) => column
+                .number(column.symbol(id))
+                .is_some_and(|number| number < *bound),
             Self::Is(node) => *node == Some(id),
             Self::IsNot(node) => *node != Some(id),
             Self::Never => false,
@@ -229,7 +295,12 @@ impl<'c> Test<'c> {
                 _ => candidates.retain_column(column.rows(), |symbol| symbols.contains(&symbol)),
             },
             Self::Exists(column) => candidates.retain_column(column.rows(), |symbol| symbol != 0),
-            Self::NotIn(..) | Self::DoesNotExist(_) | Self::Gt(..) | Self::Lt(..) | Self::Is(_) | Self::IsNot(_)
+            Self::NotIn(..)
+            | Self::DoesNotExist(_)
+            | Self::Gt(..)
+            | Self::Lt(..)
+            | Self::Is(_)
+            | Self::IsNot(_)
             | Self::Never => candidates.retain(|id| self.holds(id)),
         }
     }
@@ -267,7 +338,9 @@ impl Operator {
 
 /// The one field that upstream knows, with exactly one value: true for `In`, false for `NotIn`.
 fn field_name(requirement: &core::NodeSelectorRequirement) -> Option<(bool, &str)> {
-    let [name] = requirement.values.as_deref()? else { return None };
+    let [name] = requirement.values.as_deref()? else {
+        return None;
+    };
     match (requirement.key.as_str(), requirement.operator.as_str()) {
         ("metadata.name", "In") => Some((true, name)),
         ("metadata.name", "NotIn") => Some((false, name)),
@@ -280,16 +353,23 @@ fn any_term_matches(terms: &[core::NodeSelectorTerm], node: &NodeInfo) -> bool {
 }
 
 fn term_matches(term: &core::NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let (labels, fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
+    let (labels, fields) = (
+        term.match_expressions.iter().flatten(),
+        term.match_fields.iter().flatten(),
+    );
     if labels.clone().next().is_none() && fields.clone().next().is_none() {
         return false;
     }
     labels.into_iter().all(|r| label_matches(r, &node.labels))
-        && fields.into_iter().all(|r| field_name(r).is_some_and(|(is, name)| (name == &*node.name) == is))
+        && fields
+            .into_iter()
+            .all(|r| field_name(r).is_some_and(|(is, name)| (name == &*node.name) == is))
 }
 
 fn label_matches(requirement: &core::NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
-    let Some(operator) = Operator::of(requirement) else { return false };
+    let Some(operator) = Operator::of(requirement) else {
+        return false;
+    };
     let value = labels.get(&requirement.key);
     let listed = || value.is_some_and(|value| requirement.values.iter().flatten().any(|v| v == value));
     let number = || value.and_then(|value| value.parse::<i64>().ok());
@@ -315,7 +395,10 @@ mod tests {
             node("b").label("zone", "y").label("gen", "12"),
             node("c"),
         ];
-        filtered(NodeAffinity::default(), pod, &nodes).iter().map(Result::is_ok).collect()
+        filtered(NodeAffinity::default(), pod, &nodes)
+            .iter()
+            .map(Result::is_ok)
+            .collect()
     }
 
     #[test]
@@ -335,20 +418,41 @@ mod tests {
             ("zone", "Is", &["x"], [false, false, false]),
         ];
         for (key, operator, values, expected) in cases {
-            let wanted = pod("p").required_node_affinity(vec![term(&[(key, operator, values)])]).build();
+            let wanted = pod("p")
+                .required_node_affinity(vec![term(&[(key, operator, values)])])
+                .build();
             assert_eq!(taken(&wanted), expected, "{key} {operator} {values:?}");
         }
     }
 
     #[test]
     fn terms_are_alternatives_and_expressions_add_up() {
-        let either = vec![term(&[("zone", "In", &["x"])]), term(&[("zone", "DoesNotExist", &[])])];
-        assert_eq!(taken(&pod("p").required_node_affinity(either).build()), [true, false, true]);
+        let either = vec![
+            term(&[("zone", "In", &["x"])]),
+            term(&[("zone", "DoesNotExist", &[])]),
+        ];
+        assert_eq!(
+            taken(&pod("p").required_node_affinity(either).build()),
+            [true, false, true]
+        );
         let both = vec![term(&[("zone", "Exists", &[]), ("gen", "Gt", &["6"])])];
-        assert_eq!(taken(&pod("p").required_node_affinity(both).build()), [false, true, false]);
-        assert_eq!(taken(&pod("p").required_node_affinity(vec![term(&[])]).build()), [false; 3], "empty matches nothing");
-        assert_eq!(taken(&pod("p").required_node_affinity(vec![]).build()), [false; 3], "no term matches nothing");
-        let selector_too = pod("p").node_selector("gen", "5").required_node_affinity(vec![term(&[("zone", "Exists", &[])])]);
+        assert_eq!(
+            taken(&pod("p").required_node_affinity(both).build()),
+            [false, true, false]
+        );
+        assert_eq!(
+            taken(&pod("p").required_node_affinity(vec![term(&[])]).build()),
+            [false; 3],
+            "empty matches nothing"
+        );
+        assert_eq!(
+            taken(&pod("p").required_node_affinity(vec![]).build()),
+            [false; 3],
+            "no term matches nothing"
+        );
+        let selector_too = pod("p")
+            .node_selector("gen", "5")
+            .required_node_affinity(vec![term(&[("zone", "Exists", &[])])]);
         assert_eq!(taken(&selector_too.build()), [true, false, false]);
     }
 
@@ -358,12 +462,21 @@ mod tests {
         assert_eq!(taken(&named.build()), [false, true, false]);
         let not = pod("p").required_node_affinity(vec![field_term(&[("metadata.name", "NotIn", &["b"])])]);
         assert_eq!(taken(&not.build()), [true, false, true]);
-        let mixed = vec![field_term(&[("metadata.name", "In", &["b"])]), term(&[("zone", "In", &["x"])])];
-        assert_eq!(taken(&pod("p").required_node_affinity(mixed).build()), [true, true, false]);
+        let mixed = vec![
+            field_term(&[("metadata.name", "In", &["b"])]),
+            term(&[("zone", "In", &["x"])]),
+        ];
+        assert_eq!(
+            taken(&pod("p").required_node_affinity(mixed).build()),
+            [true, true, false]
+        );
         let conflict = field_term(&[("metadata.name", "In", &["a"]), ("metadata.name", "In", &["b"])]);
         let why = Rejection::unresolvable("pod affinity terms conflict");
         let wanted = pod("p").required_node_affinity(vec![conflict]).build();
-        assert_eq!(filtered(NodeAffinity::default(), &wanted, &[node("a")]), [Err(why)]);
+        assert_eq!(
+            filtered(NodeAffinity::default(), &wanted, &[node("a")]),
+            [Err(why)]
+        );
     }
 
     #[test]
@@ -384,12 +497,19 @@ mod tests {
 
     #[test]
     fn preferences_add_up_by_weight_and_the_best_node_gets_a_hundred() {
-        let nodes = [node("a").label("zone", "x").label("disk", "ssd"), node("b").label("zone", "x"), node("c")];
+        let nodes = [
+            node("a").label("zone", "x").label("disk", "ssd"),
+            node("b").label("zone", "x"),
+            node("c"),
+        ];
         let wanted = pod("p")
             .preferred_node_affinity(3, term(&[("zone", "In", &["x"])]))
             .preferred_node_affinity(5, term(&[("disk", "In", &["ssd"])]))
             .preferred_node_affinity(7, term(&[]));
-        assert_eq!(scored(NodeAffinity::default(), &wanted.build(), &nodes), [100, 37, 0]);
+        assert_eq!(
+            scored(NodeAffinity::default(), &wanted.build(), &nodes),
+            [100, 37, 0]
+        );
     }
 
     #[test]

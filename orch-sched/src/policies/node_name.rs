@@ -31,7 +31,9 @@ impl NodeFilter for Named<'_> {
         if node.name() == self.0 {
             return Ok(());
         }
-        Err(Rejection::unresolvable("node(s) didn't match the requested node name"))
+        Err(Rejection::unresolvable(
+            "node(s) didn't match the requested node name",
+        ))
     }
 
     fn narrow(&self, cluster: &Cluster, candidates: &mut NodeSet) {
@@ -51,6 +53,9 @@ mod tests {
         let nodes = [node("a"), node("b")];
         assert_eq!(filtered(NodeName, &pod("p").build(), &nodes), [Ok(()), Ok(())]);
         let why = "node(s) didn't match the requested node name";
-        assert_eq!(filtered(NodeName, &pod("p").on("b").build(), &nodes), [Err(Rejection::unresolvable(why)), Ok(())]);
+        assert_eq!(
+            filtered(NodeName, &pod("p").on("b").build(), &nodes),
+            [Err(Rejection::unresolvable(why)), Ok(())]
+        );
     }
 }

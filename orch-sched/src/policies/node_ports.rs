@@ -34,15 +34,21 @@ impl SchedulerPolicy for NodePorts {
 }
 
 fn in_the_way(held: &[HostPort], wanted: &[HostPort]) -> bool {
-    held.iter().any(|held| wanted.iter().any(|wanted| wanted.conflicts_with(held)))
+    held.iter()
+        .any(|held| wanted.iter().any(|wanted| wanted.conflicts_with(held)))
 }
 
 struct FreePorts<'c>(&'c [HostPort]);
 
 impl NodeFilter for FreePorts<'_> {
     fn filter(&self, node: Node<'_>) -> Result<(), Rejection> {
-        if node.used_ports().any(|held| self.0.iter().any(|wanted| wanted.conflicts_with(held))) {
-            return Err(Rejection::resolvable("node(s) didn't have free ports for the requested pod ports"));
+        if node
+            .used_ports()
+            .any(|held| self.0.iter().any(|wanted| wanted.conflicts_with(held)))
+        {
+            return Err(Rejection::resolvable(
+                "node(s) didn't have free ports for the requested pod ports",
+            ));
         }
         Ok(())
     }
@@ -68,18 +74,37 @@ mod tests {
             pod("y").host_port("127.0.0.1", "TCP", 80).on("b"),
             pod("z").host_port("", "UDP", 80).on("c"),
         ];
-        let taken = || Err(Rejection::resolvable("node(s) didn't have free ports for the requested pod ports"));
+        let taken = || {
+            Err(Rejection::resolvable(
+                "node(s) didn't have free ports for the requested pod ports",
+            ))
+        };
         let verdicts = |wanted: &PodInfo| filtered_among(NodePorts, wanted, &nodes, &pods);
-        assert_eq!(verdicts(&pod("p").host_port("", "TCP", 80).build()), [taken(), taken(), Ok(())]);
-        assert_eq!(verdicts(&pod("p").host_port("127.0.0.2", "TCP", 80).build()), [taken(), Ok(()), Ok(())]);
-        assert_eq!(verdicts(&pod("p").host_port("", "TCP", 81).build()), [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(
+            verdicts(&pod("p").host_port("", "TCP", 80).build()),
+            [taken(), taken(), Ok(())]
+        );
+        assert_eq!(
+            verdicts(&pod("p").host_port("127.0.0.2", "TCP", 80).build()),
+            [taken(), Ok(()), Ok(())]
+        );
+        assert_eq!(
+            verdicts(&pod("p").host_port("", "TCP", 81).build()),
+            [Ok(()), Ok(()), Ok(())]
+        );
     }
 
     #[test]
     fn only_a_pod_that_held_the_port_is_worth_waiting_for() {
         let wanting = pod("p").host_port("", "TCP", 80).build();
         let hint = |gone: &PodInfo| NodePorts.hint(&wanting, &ClusterEvent::assigned_pod_deleted(gone));
-        assert_eq!(hint(&pod("x").host_port("", "TCP", 80).on("a").build()), Hint::Queue);
-        assert_eq!(hint(&pod("x").host_port("", "TCP", 81).on("a").build()), Hint::Skip);
+        assert_eq!(
+            hint(&pod("x").host_port("", "TCP", 80).on("a").build()),
+            Hint::Queue
+        );
+        assert_eq!(
+            hint(&pod("x").host_port("", "TCP", 81).on("a").build()),
+            Hint::Skip
+        );
     }
 }

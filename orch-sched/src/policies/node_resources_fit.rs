@@ -19,7 +19,10 @@ impl ResourceWeight {
     /// A resource with its weight.
     #[must_use]
     pub fn new(name: &str, weight: i64) -> Self {
-        Self { name: name.to_owned(), weight }
+        Self {
+            name: name.to_owned(),
+            weight,
+        }
     }
 
     pub(super) fn cpu_and_memory() -> Vec<Self> {
@@ -36,7 +39,9 @@ pub struct NodeResourcesFit {
 
 impl Default for NodeResourcesFit {
     fn default() -> Self {
-        Self { resources: ResourceWeight::cpu_and_memory() }
+        Self {
+            resources: ResourceWeight::cpu_and_memory(),
+        }
     }
 }
 
@@ -54,16 +59,22 @@ impl SchedulerPolicy for NodeResourcesFit {
     }
 
     fn events(&self) -> EventSet {
-        EventSet::NODE_ADD | EventSet::NODE_ALLOCATABLE | EventSet::ASSIGNED_POD_DELETE | EventSet::POD_SCALE_DOWN
+        EventSet::NODE_ADD
+            | EventSet::NODE_ALLOCATABLE
+            | EventSet::ASSIGNED_POD_DELETE
+            | EventSet::POD_SCALE_DOWN
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
         Hint::queue_if(match event {
             ClusterEvent::Node { old, new, .. } => new.is_some_and(|new| {
-                fits_when_empty(&pod.requests, new) && old.is_none_or(|old| offers_more(&pod.requests, old, new))
+                fits_when_empty(&pod.requests, new)
+                    && old.is_none_or(|old| offers_more(&pod.requests, old, new))
             }),
             ClusterEvent::Pod { new: None, .. } => true,
-            ClusterEvent::Pod { old, new: Some(new), .. } => {
+            ClusterEvent::Pod {
+                old, new: Some(new), ..
+            } => {
                 new.key == pod.key
                     || new.node_name.is_some()
                         && old.is_some_and(|old| frees_some(&pod.requests, &old.requests, &new.requests))
@@ -76,7 +87,12 @@ impl SchedulerPolicy for NodeResourcesFit {
     }
 
     fn pre_score<'c>(&'c self, pod: &'c PodInfo, cluster: &'c Cluster, _: &NodeSet) -> PreScore<'c> {
-        PreScore::Score(Box::new(LeastAllocated(fractions(&self.resources, &pod.requests, cluster, Usage::NonZero))))
+        PreScore::Score(Box::new(LeastAllocated(fractions(
+            &self.resources,
+            &pod.requests,
+            cluster,
+            Usage::NonZero,
+        ))))
     }
 }
 
@@ -107,7 +123,10 @@ struct Room<'c>(&'c Requests);
 
 impl NodeFilter for Room<'_> {
     fn filter(&self, node: Node<'_>) -> Result<(), Rejection> {
-        let mut rejection = Rejection { reasons: Vec::new(), resolvable: true };
+        let mut rejection = Rejection {
+            reasons: Vec::new(),
+            resolvable: true,
+        };
         if node.requested("pods") + 1 > node.allocatable("pods") {
             rejection.reasons.push(Cow::Borrowed("Too many pods"));
         }
@@ -118,7 +137,11 @@ impl NodeFilter for Room<'_> {
                 rejection.resolvable &= amount <= allocatable;
             }
         }
-        if rejection.reasons.is_empty() { Ok(()) } else { Err(rejection) }
+        if rejection.reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(rejection)
+        }
     }
 
     fn narrow(&self, cluster: &Cluster, candidates: &mut NodeSet) {
@@ -180,7 +203,12 @@ pub(super) fn fractions<'c>(
             (name, _) => (column.requested(), requests.get(name)),
         };
         let common = matches!(resource.name.as_str(), "cpu" | "memory" | "ephemeral-storage");
-        (common || adds != 0).then(|| Fraction { allocatable: column.allocatable(), used, adds, weight: resource.weight })
+        (common || adds != 0).then(|| Fraction {
+            allocatable: column.allocatable(),
+            used,
+            adds,
+            weight: resource.weight,
+        })
     };
     resources.iter().filter_map(fraction).collect()
 }
@@ -191,7 +219,9 @@ impl LeastAllocated<'_> {
     fn on(&self, id: NodeId) -> i64 {
         let (mut sum, mut weights) = (0, 0);
         for fraction in &self.0 {
-            let Some((requested, allocatable)) = fraction.on(id) else { continue };
+            let Some((requested, allocatable)) = fraction.on(id) else {
+                continue;
+            };
             if requested <= allocatable {
                 sum += fraction.weight * ((allocatable - requested) * MAX_NODE_SCORE / allocatable);
             }
@@ -222,19 +252,42 @@ mod tests {
     const GIB: i64 = 1 << 30;
 
     fn no(reasons: &[&'static str], resolvable: bool) -> Result<(), Rejection> {
-        Err(Rejection { reasons: reasons.iter().map(|r| Cow::Borrowed(*r)).collect(), resolvable })
+        Err(Rejection {
+            reasons: reasons.iter().map(|r| Cow::Borrowed(*r)).collect(),
+            resolvable,
+        })
     }
 
     #[test]
     fn every_resource_that_is_short_is_named() {
-        let nodes = [node("n").cpu(1000).memory(GIB).pods(1).gpu(1).allocatable("ephemeral-storage", "1Gi")];
+        let nodes = [node("n")
+            .cpu(1000)
+            .memory(GIB)
+            .pods(1)
+            .gpu(1)
+            .allocatable("ephemeral-storage", "1Gi")];
         let pods = [pod("there").cpu(600).memory(GIB / 2).gpu(1).on("n")];
-        let verdict = |wanted: PodInfo| filtered_among(NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
+        let verdict =
+            |wanted: PodInfo| filtered_among(NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
         assert_eq!(verdict(pod("p").build()), no(&["Too many pods"], true));
-        assert_eq!(verdict(pod("p").cpu(500).build()), no(&["Too many pods", "Insufficient cpu"], true));
-        let greedy = pod("p").cpu(1500).memory(GIB).request("ephemeral-storage", "2Gi").gpu(1).request("a.b/c", "1");
-        let all = ["Too many pods", "Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage",
-            "Insufficient a.b/c", "Insufficient example.com/gpu"];
+        assert_eq!(
+            verdict(pod("p").cpu(500).build()),
+            no(&["Too many pods", "Insufficient cpu"], true)
+        );
+        let greedy = pod("p")
+            .cpu(1500)
+            .memory(GIB)
+            .request("ephemeral-storage", "2Gi")
+            .gpu(1)
+            .request("a.b/c", "1");
+        let all = [
+            "Too many pods",
+            "Insufficient cpu",
+            "Insufficient memory",
+            "Insufficient ephemeral-storage",
+            "Insufficient a.b/c",
+            "Insufficient example.com/gpu",
+        ];
         assert_eq!(verdict(greedy.build()), no(&all, false));
     }
 
@@ -242,9 +295,13 @@ mod tests {
     fn a_pod_fits_exactly_and_one_that_asks_for_nothing_needs_a_place_only() {
         let nodes = [node("n").cpu(1000).memory(GIB)];
         let pods = [pod("there").cpu(600).memory(GIB).on("n")];
-        let verdict = |wanted: PodInfo| filtered_among(NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
+        let verdict =
+            |wanted: PodInfo| filtered_among(NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
         assert_eq!(verdict(pod("p").cpu(400).build()), Ok(()));
-        assert_eq!(verdict(pod("p").cpu(401).build()), no(&["Insufficient cpu"], true));
+        assert_eq!(
+            verdict(pod("p").cpu(401).build()),
+            no(&["Insufficient cpu"], true)
+        );
         assert_eq!(verdict(pod("p").build()), Ok(()));
         assert_eq!(verdict(pod("p").gpu(0).build()), Ok(()));
     }
@@ -252,26 +309,47 @@ mod tests {
     /// Figures as upstream computes them: mean of (capacity - requested) * 100 / capacity over cpu and memory.
     #[test]
     fn the_least_allocated_node_scores_highest() {
-        let nodes = [node("a").cpu(4000).memory(10000), node("b").cpu(6000).memory(10000)];
-        let score = |wanted: PodInfo, pods: &[_]| scored_among(NodeResourcesFit::default(), &wanted, &nodes, pods);
+        let nodes = [
+            node("a").cpu(4000).memory(10000),
+            node("b").cpu(6000).memory(10000),
+        ];
+        let score =
+            |wanted: PodInfo, pods: &[_]| scored_among(NodeResourcesFit::default(), &wanted, &nodes, pods);
         let two = pod("p").cpu(3000).memory(5000);
         assert_eq!(score(two.clone().build(), &[]), [37, 50]);
-        let there = [pod("x").cpu(1000).memory(0).on("a"), pod("y").cpu(6000).memory(5000).on("b")];
+        let there = [
+            pod("x").cpu(1000).memory(0).on("a"),
+            pod("y").cpu(6000).memory(5000).on("b"),
+        ];
         assert_eq!(score(two.memory(1000).build(), &there), [45, 20]);
     }
 
     #[test]
     fn containers_without_requests_count_with_the_defaults() {
         let nodes = [node("n").cpu(1000).memory(2000 * 1024 * 1024)];
-        assert_eq!(scored_among(NodeResourcesFit::default(), &pod("p").build(), &nodes, &[]), [90]);
+        assert_eq!(
+            scored_among(NodeResourcesFit::default(), &pod("p").build(), &nodes, &[]),
+            [90]
+        );
     }
 
     #[test]
     fn extended_resources_count_if_configured_and_requested() {
-        let policy = || NodeResourcesFit::scoring_by(vec![ResourceWeight::new("cpu", 1), ResourceWeight::new("example.com/gpu", 3)]);
+        let policy = || {
+            NodeResourcesFit::scoring_by(vec![
+                ResourceWeight::new("cpu", 1),
+                ResourceWeight::new("example.com/gpu", 3),
+            ])
+        };
         let nodes = [node("n").cpu(1000).gpu(4)];
-        assert_eq!(scored_among(policy(), &pod("p").cpu(500).build(), &nodes, &[]), [50]);
-        assert_eq!(scored_among(policy(), &pod("p").cpu(500).gpu(1).build(), &nodes, &[]), [(50 + 3 * 75) / 4]);
+        assert_eq!(
+            scored_among(policy(), &pod("p").cpu(500).build(), &nodes, &[]),
+            [50]
+        );
+        assert_eq!(
+            scored_among(policy(), &pod("p").cpu(500).gpu(1).build(), &nodes, &[]),
+            [(50 + 3 * 75) / 4]
+        );
     }
 
     #[test]
@@ -283,10 +361,25 @@ mod tests {
         };
         assert_eq!(node_hint(None, node("n").cpu(1000).build()), Hint::Skip);
         assert_eq!(node_hint(None, node("n").cpu(2000).build()), Hint::Queue);
-        assert_eq!(node_hint(Some(node("n").cpu(4000).build()), node("n").cpu(3000).build()), Hint::Skip);
-        assert_eq!(node_hint(Some(node("n").cpu(1000).build()), node("n").cpu(3000).build()), Hint::Queue);
-        let (before, after) = (pod("x").cpu(900).on("n").build(), pod("x").cpu(800).on("n").build());
-        assert_eq!(policy.hint(&wanting, &ClusterEvent::pod_updated(&before, &after).unwrap()), Hint::Queue);
-        assert_eq!(policy.hint(&wanting, &ClusterEvent::assigned_pod_deleted(&after)), Hint::Queue);
+        assert_eq!(
+            node_hint(Some(node("n").cpu(4000).build()), node("n").cpu(3000).build()),
+            Hint::Skip
+        );
+        assert_eq!(
+            node_hint(Some(node("n").cpu(1000).build()), node("n").cpu(3000).build()),
+            Hint::Queue
+        );
+        let (before, after) = (
+            pod("x").cpu(900).on("n").build(),
+            pod("x").cpu(800).on("n").build(),
+        );
+        assert_eq!(
+            policy.hint(&wanting, &ClusterEvent::pod_updated(&before, &after).unwrap()),
+            Hint::Queue
+        );
+        assert_eq!(
+            policy.hint(&wanting, &ClusterEvent::assigned_pod_deleted(&after)),
+            Hint::Queue
+        );
     }
 }

@@ -9,8 +9,11 @@ use crate::policy::{Hint, NodeFilter, PreFilter, Rejection, SchedulerPolicy};
 pub struct NodeUnschedulable;
 
 fn tolerates_cordon(pod: &PodInfo) -> bool {
-    let cordon =
-        Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: TaintEffect::NoSchedule };
+    let cordon = Taint {
+        key: "node.kubernetes.io/unschedulable".into(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    };
     tolerated(&pod.tolerations, &cordon)
 }
 
@@ -47,7 +50,11 @@ struct Uncordoned;
 
 impl NodeFilter for Uncordoned {
     fn filter(&self, node: Node<'_>) -> Result<(), Rejection> {
-        if node.unschedulable() { Err(Rejection::unresolvable("node(s) were unschedulable")) } else { Ok(()) }
+        if node.unschedulable() {
+            Err(Rejection::unresolvable("node(s) were unschedulable"))
+        } else {
+            Ok(())
+        }
     }
 
     fn narrow(&self, cluster: &Cluster, candidates: &mut NodeSet) {
@@ -65,15 +72,22 @@ mod tests {
     fn cordoned_nodes_are_for_pods_that_tolerate_the_cordon() {
         let nodes = [node("open"), node("cordoned").unschedulable()];
         let rejection = Rejection::unresolvable("node(s) were unschedulable");
-        assert_eq!(filtered(NodeUnschedulable, &pod("p").build(), &nodes), [Ok(()), Err(rejection)]);
-        let daemon = pod("p").toleration("node.kubernetes.io/unschedulable", "Exists", "", "NoSchedule").build();
+        assert_eq!(
+            filtered(NodeUnschedulable, &pod("p").build(), &nodes),
+            [Ok(()), Err(rejection)]
+        );
+        let daemon = pod("p")
+            .toleration("node.kubernetes.io/unschedulable", "Exists", "", "NoSchedule")
+            .build();
         assert_eq!(filtered(NodeUnschedulable, &daemon, &nodes), [Ok(()), Ok(())]);
     }
 
     #[test]
     fn uncordoning_helps_and_cordoning_does_not() {
         let (open, cordoned) = (node("n").build(), node("n").unschedulable().build());
-        let hint = |old: &_, new: &_| NodeUnschedulable.hint(&pod("p").build(), &ClusterEvent::node(Some(old), new).unwrap());
+        let hint = |old: &_, new: &_| {
+            NodeUnschedulable.hint(&pod("p").build(), &ClusterEvent::node(Some(old), new).unwrap())
+        };
         assert_eq!(hint(&cordoned, &open), Hint::Queue);
         assert_eq!(hint(&open, &cordoned), Hint::Skip);
     }

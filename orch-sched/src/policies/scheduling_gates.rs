@@ -20,7 +20,10 @@ impl SchedulerPolicy for SchedulingGates {
         if pod.gates.is_empty() {
             return Ok(());
         }
-        Err(Rejection::unresolvable(format!("waiting for scheduling gates: [{}]", pod.gates.join(" "))))
+        Err(Rejection::unresolvable(format!(
+            "waiting for scheduling gates: [{}]",
+            pod.gates.join(" ")
+        )))
     }
 }
 
@@ -33,6 +36,9 @@ mod tests {
     fn gates_are_named_in_the_reason() {
         assert_eq!(SchedulingGates.pre_enqueue(&pod("p").build()), Ok(()));
         let gated = SchedulingGates.pre_enqueue(&pod("p").gate("a/b").gate("c").build());
-        assert_eq!(gated.unwrap_err().to_string(), "waiting for scheduling gates: [a/b c]");
+        assert_eq!(
+            gated.unwrap_err().to_string(),
+            "waiting for scheduling gates: [a/b c]"
+        );
     }
 }

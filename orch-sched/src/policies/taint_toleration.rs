@@ -2,7 +2,9 @@ use super::tolerations::{first_untolerated, tolerated};
 use crate::cluster::{Cluster, Node, NodeId, NodeSet};
 use crate::event::{ClusterEvent, EventSet};
 use crate::object::{NodeInfo, PodInfo, Taint, TaintEffect};
-use crate::policy::{Hint, NodeFilter, NodeScore, PreFilter, PreScore, Rejection, SchedulerPolicy, scale_scores};
+use crate::policy::{
+    Hint, NodeFilter, NodeScore, PreFilter, PreScore, Rejection, SchedulerPolicy, scale_scores,
+};
 use k8s_openapi::api::core::v1::Toleration;
 
 /// Keeps pods off nodes with taints they do not tolerate, and prefers nodes with fewer untolerated `PreferNoSchedule` taints.
@@ -28,7 +30,9 @@ impl SchedulerPolicy for TaintToleration {
                 let was_repelled = old.is_none_or(|node| repelled(node, pod));
                 Hint::queue_if(was_repelled && new.is_some_and(|node| !repelled(node, pod)))
             }
-            ClusterEvent::Pod { new, .. } => Hint::queue_if(new.is_some_and(|changed| changed.key == pod.key)),
+            ClusterEvent::Pod { new, .. } => {
+                Hint::queue_if(new.is_some_and(|changed| changed.key == pod.key))
+            }
         }
     }
 
@@ -63,7 +67,9 @@ struct SoftTaints<'c>(&'c [Toleration]);
 
 impl SoftTaints<'_> {
     fn count(&self, taints: &[Taint]) -> i64 {
-        let soft = taints.iter().filter(|taint| taint.effect == TaintEffect::PreferNoSchedule);
+        let soft = taints
+            .iter()
+            .filter(|taint| taint.effect == TaintEffect::PreferNoSchedule);
         soft.map(|taint| i64::from(!tolerated(self.0, taint))).sum()
     }
 }
@@ -101,9 +107,15 @@ mod tests {
             node("soft").taint("k", "v", "PreferNoSchedule"),
         ];
         let rejected = || Err(Rejection::unresolvable("node(s) had untolerated taint(s)"));
-        assert_eq!(filtered(TaintToleration, &pod("p").build(), &nodes), [Ok(()), rejected(), rejected(), Ok(())]);
+        assert_eq!(
+            filtered(TaintToleration, &pod("p").build(), &nodes),
+            [Ok(()), rejected(), rejected(), Ok(())]
+        );
         let tolerant = pod("p").toleration("k", "Equal", "v", "NoSchedule").build();
-        assert_eq!(filtered(TaintToleration, &tolerant, &nodes), [Ok(()), Ok(()), rejected(), Ok(())]);
+        assert_eq!(
+            filtered(TaintToleration, &tolerant, &nodes),
+            [Ok(()), Ok(()), rejected(), Ok(())]
+        );
     }
 
     #[test]
@@ -111,7 +123,9 @@ mod tests {
         let nodes = [
             node("none"),
             node("one").taint("a", "", "PreferNoSchedule"),
-            node("two").taint("a", "", "PreferNoSchedule").taint("b", "", "PreferNoSchedule"),
+            node("two")
+                .taint("a", "", "PreferNoSchedule")
+                .taint("b", "", "PreferNoSchedule"),
         ];
         assert_eq!(scored(TaintToleration, &pod("p").build(), &nodes), [100, 50, 0]);
         let tolerant = pod("p").toleration("a", "Exists", "", "PreferNoSchedule").build();
@@ -121,10 +135,15 @@ mod tests {
 
     #[test]
     fn only_lifting_the_last_untolerated_taint_helps() {
-        let two = node("n").taint("a", "", "NoSchedule").taint("b", "", "NoSchedule").build();
+        let two = node("n")
+            .taint("a", "", "NoSchedule")
+            .taint("b", "", "NoSchedule")
+            .build();
         let one = node("n").taint("a", "", "NoSchedule").build();
         let none = node("n").build();
-        let hint = |old: &_, new: &_| TaintToleration.hint(&pod("p").build(), &ClusterEvent::node(Some(old), new).unwrap());
+        let hint = |old: &_, new: &_| {
+            TaintToleration.hint(&pod("p").build(), &ClusterEvent::node(Some(old), new).unwrap())
+        };
         assert_eq!(hint(&two, &one), Hint::Skip);
         assert_eq!(hint(&one, &none), Hint::Queue);
     }

@@ -12,13 +12,19 @@ pub(super) fn first_untolerated<'t>(
     tolerations: &[Toleration],
     relevant: impl Fn(&Taint) -> bool,
 ) -> Option<&'t Taint> {
-    taints.iter().find(|taint| relevant(taint) && !tolerated(tolerations, taint))
+    taints
+        .iter()
+        .find(|taint| relevant(taint) && !tolerated(tolerations, taint))
 }
 
 /// An empty key, effect or operator leaves that side open; an empty operator means `Equal`.
 pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (key, effect, value) = (text(&toleration.key), text(&toleration.effect), text(&toleration.value));
+    let (key, effect, value) = (
+        text(&toleration.key),
+        text(&toleration.effect),
+        text(&toleration.value),
+    );
     if !effect.is_empty() && effect != taint.effect.as_str() || !key.is_empty() && key != taint.key {
         return false;
     }
@@ -43,7 +49,11 @@ mod tests {
 
     #[test]
     fn tolerations_match_by_key_operator_value_and_effect() {
-        let taint = Taint { key: "team".into(), value: "7".into(), effect: TaintEffect::NoSchedule };
+        let taint = Taint {
+            key: "team".into(),
+            value: "7".into(),
+            effect: TaintEffect::NoSchedule,
+        };
         let cases = [
             (("team", "Equal", "7", "NoSchedule"), true),
             (("team", "", "7", ""), true),
@@ -60,7 +70,11 @@ mod tests {
         ];
         for ((key, operator, value, effect), expected) in cases {
             let pod = pod("p").toleration(key, operator, value, effect).build();
-            assert_eq!(tolerated(&pod.tolerations, &taint), expected, "{key} {operator} {value} {effect}");
+            assert_eq!(
+                tolerated(&pod.tolerations, &taint),
+                expected,
+                "{key} {operator} {value} {effect}"
+            );
         }
     }
 }

@@ -12,7 +12,10 @@ pub(super) struct KeyedHeap<K, V> {
 
 impl<K, V> Default for KeyedHeap<K, V> {
     fn default() -> Self {
-        Self { entries: Vec::new(), places: HashMap::new() }
+        Self {
+            entries: Vec::new(),
+            places: HashMap::new(),
+        }
     }
 }
 
@@ -74,8 +77,12 @@ impl<K: Clone + Eq + Hash, V> KeyedHeap<K, V> {
 
     fn sink(&mut self, mut at: usize, order: &impl Fn(&V, &V) -> Ordering) {
         loop {
-            let children = [2 * at + 1, 2 * at + 2].into_iter().filter(|&child| child < self.entries.len());
-            let Some(first) = children.min_by(|&a, &b| order(&self.entries[a].1, &self.entries[b].1)) else { return };
+            let children = [2 * at + 1, 2 * at + 2]
+                .into_iter()
+                .filter(|&child| child < self.entries.len());
+            let Some(first) = children.min_by(|&a, &b| order(&self.entries[a].1, &self.entries[b].1)) else {
+                return;
+            };
             if order(&self.entries[first].1, &self.entries[at].1) != Ordering::Less {
                 return;
             }

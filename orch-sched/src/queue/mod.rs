@@ -70,12 +70,19 @@ impl QueuedPod {
     }
 
     fn backoff(&self, times: &QueueTimes) -> Duration {
-        let failures = if self.error_count > 0 { self.error_count } else { self.unschedulable_count };
+        let failures = if self.error_count > 0 {
+            self.error_count
+        } else {
+            self.unschedulable_count
+        };
         if failures == 0 {
             return Duration::ZERO;
         }
         let doubled = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-        times.initial_backoff.saturating_mul(doubled).min(times.max_backoff)
+        times
+            .initial_backoff
+            .saturating_mul(doubled)
+            .min(times.max_backoff)
     }
 }
 
@@ -118,22 +125,32 @@ pub struct QueueContext<'a> {
 impl QueueContext<'_> {
     fn order(&self) -> impl Fn(&QueuedPod, &QueuedPod) -> Ordering {
         let sort: Option<&dyn QueueSort> = self.profiles.iter().find_map(Profile::queue_sort);
-        move |a, b| sort.map_or(Ordering::Equal, |sort| sort.compare(a, b)).then_with(|| a.by_arrival(b))
+        move |a, b| {
+            sort.map_or(Ordering::Equal, |sort| sort.compare(a, b))
+                .then_with(|| a.by_arrival(b))
+        }
     }
 
     fn gate(&self, pod: &QueuedPod) -> Option<usize> {
         let entries = self.profiles[pod.profile].entries();
-        entries.iter().position(|entry| entry.policy.pre_enqueue(&pod.pod).is_err())
+        entries
+            .iter()
+            .position(|entry| entry.policy.pre_enqueue(&pod.pod).is_err())
     }
 
     fn helps(&self, pod: &QueuedPod, event: &ClusterEvent<'_>) -> bool {
-        let rejecters = if let Some(gate) = pod.gated_by { one(gate) } else { pod.rejected_by };
+        let rejecters = if let Some(gate) = pod.gated_by {
+            one(gate)
+        } else {
+            pod.rejected_by
+        };
         if rejecters.is_empty() {
             return true;
         }
         let entries = self.profiles[pod.profile].entries();
         rejecters.iter().filter_map(|at| entries.get(at)).any(|entry| {
-            entry.policy.events().intersects(event.kinds()) && entry.policy.hint(&pod.pod, event) == Hint::Queue
+            entry.policy.events().intersects(event.kinds())
+                && entry.policy.hint(&pod.pod, event) == Hint::Queue
         })
     }
 }
@@ -145,7 +162,9 @@ fn one(policy: usize) -> PolicySet {
 }
 
 fn by_pause(a: &QueuedPod, b: &QueuedPod) -> Ordering {
-    a.backoff_until.cmp(&b.backoff_until).then_with(|| a.by_arrival(b))
+    a.backoff_until
+        .cmp(&b.backoff_until)
+        .then_with(|| a.by_arrival(b))
 }
 
 impl SchedulingQueue {
@@ -182,7 +201,10 @@ impl SchedulingQueue {
     /// The pod of that key, if it is in the queue.
     #[must_use]
     pub fn get(&self, key: &PodKey) -> Option<&QueuedPod> {
-        self.active.get(key).or_else(|| self.backoff.get(key)).or_else(|| self.unschedulable.get(key))
+        self.active
+            .get(key)
+            .or_else(|| self.backoff.get(key))
+            .or_else(|| self.unschedulable.get(key))
     }
 
     /// Takes over a new version of a pod. One that waits for a change gets another attempt if its own change may help.
@@ -212,7 +234,9 @@ impl SchedulingQueue {
     /// Forgets a pod.
     pub fn remove(&mut self, key: &PodKey, cx: QueueContext<'_>) -> Option<QueuedPod> {
         let active = self.active.remove(key, &cx.order());
-        active.or_else(|| self.backoff.remove(key, &by_pause)).or_else(|| self.unschedulable.remove(key))
+        active
+            .or_else(|| self.backoff.remove(key, &by_pause))
+            .or_else(|| self.unschedulable.remove(key))
     }
 
     /// The pod whose turn it is, one attempt richer. When none is active, one that pauses after not fitting may go at once:
@@ -222,7 +246,14 @@ impl SchedulingQueue {
         let mut queued = match self.active.pop(&cx.order()) {
             Some(queued) => queued,
             None => {
-                let key = self.backoff.values().filter(|q| q.error_count == 0).min_by(|a, b| by_pause(a, b))?.pod.key.clone();
+                let key = self
+                    .backoff
+                    .values()
+                    .filter(|q| q.error_count == 0)
+                    .min_by(|a, b| by_pause(a, b))?
+                    .pod
+                    .key
+                    .clone();
                 self.backoff.remove(&key, &by_pause)?
             }
         };
@@ -231,7 +262,12 @@ impl SchedulingQueue {
     }
 
     /// Gives back a pod that no node took, with the policies that rejected it.
-    pub fn give_back_unschedulable(&mut self, mut queued: QueuedPod, rejected_by: PolicySet, cx: QueueContext<'_>) {
+    pub fn give_back_unschedulable(
+        &mut self,
+        mut queued: QueuedPod,
+        rejected_by: PolicySet,
+        cx: QueueContext<'_>,
+    ) {
         queued.unschedulable_count += 1;
         queued.error_count = 0;
         queued.rejected_by = rejected_by;
@@ -251,7 +287,12 @@ impl SchedulingQueue {
 
     /// Gives back a pod that was rejected after it had a node: what would help may have happened meanwhile, so it pauses and
     /// is tried again.
-    pub fn give_back_rejected(&mut self, mut queued: QueuedPod, rejected_by: PolicySet, cx: QueueContext<'_>) {
+    pub fn give_back_rejected(
+        &mut self,
+        mut queued: QueuedPod,
+        rejected_by: PolicySet,
+        cx: QueueContext<'_>,
+    ) {
         queued.unschedulable_count += 1;
         queued.error_count = 0;
         queued.rejected_by = rejected_by;
@@ -262,8 +303,12 @@ impl SchedulingQueue {
 
     /// Gives every waiting pod another attempt that the event may help.
     pub fn on_event(&mut self, event: &ClusterEvent<'_>, cx: QueueContext<'_>) {
-        let helped: Vec<PodKey> =
-            self.unschedulable.values().filter(|queued| cx.helps(queued, event)).map(|q| q.pod.key.clone()).collect();
+        let helped: Vec<PodKey> = self
+            .unschedulable
+            .values()
+            .filter(|queued| cx.helps(queued, event))
+            .map(|q| q.pod.key.clone())
+            .collect();
         self.requeue_all(helped, cx);
     }
 
@@ -284,21 +329,34 @@ impl SchedulingQueue {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let pause = self.backoff.peek().map(|queued| queued.backoff_until);
-        let waiting = self.unschedulable.values().filter(|queued| queued.gated_by.is_none());
-        let stale = waiting.map(|queued| queued.queued_at + self.times.max_unschedulable).min();
+        let waiting = self
+            .unschedulable
+            .values()
+            .filter(|queued| queued.gated_by.is_none());
+        let stale = waiting
+            .map(|queued| queued.queued_at + self.times.max_unschedulable)
+            .min();
         [pause, stale].into_iter().flatten().min()
     }
 
     /// True when [`pop`](Self::pop) would return a pod.
     #[must_use]
     pub fn has_next(&self, now: Duration) -> bool {
-        !self.active.is_empty() || self.backoff.values().any(|q| q.error_count == 0 || q.backoff_until <= now)
+        !self.active.is_empty()
+            || self
+                .backoff
+                .values()
+                .any(|q| q.error_count == 0 || q.backoff_until <= now)
     }
 
     /// How many pods stand where.
     #[must_use]
     pub fn lengths(&self) -> QueueLengths {
-        let gated = self.unschedulable.values().filter(|queued| queued.gated_by.is_some()).count();
+        let gated = self
+            .unschedulable
+            .values()
+            .filter(|queued| queued.gated_by.is_some())
+            .count();
         QueueLengths {
             active: self.active.len(),
             backoff: self.backoff.len(),
@@ -324,8 +382,14 @@ impl SchedulingQueue {
     }
 
     fn end_pauses(&mut self, cx: QueueContext<'_>) {
-        while self.backoff.peek().is_some_and(|queued| queued.backoff_until <= cx.now) {
-            let Some(queued) = self.backoff.pop(&by_pause) else { return };
+        while self
+            .backoff
+            .peek()
+            .is_some_and(|queued| queued.backoff_until <= cx.now)
+        {
+            let Some(queued) = self.backoff.pop(&by_pause) else {
+                return;
+            };
             self.enqueue(queued, cx);
         }
     }
@@ -359,7 +423,11 @@ mod tests {
 
     impl Bed {
         fn new() -> Self {
-            Self { queue: SchedulingQueue::new(QueueTimes::default()), profiles: vec![Profile::upstream()], now: Duration::ZERO }
+            Self {
+                queue: SchedulingQueue::new(QueueTimes::default()),
+                profiles: vec![Profile::upstream()],
+                now: Duration::ZERO,
+            }
         }
 
         fn cx(profiles: &[Profile], now: Duration) -> QueueContext<'_> {
@@ -367,7 +435,8 @@ mod tests {
         }
 
         fn add(&mut self, pod: PodInfo) {
-            self.queue.add(Arc::new(pod), 0, Self::cx(&self.profiles, self.now));
+            self.queue
+                .add(Arc::new(pod), 0, Self::cx(&self.profiles, self.now));
         }
 
         fn pop(&mut self) -> Option<QueuedPod> {
@@ -379,8 +448,12 @@ mod tests {
         }
 
         fn reject(&mut self, queued: QueuedPod, policy: &str) {
-            let at = self.profiles[0].policies().position(|(p, _)| p.name() == policy).unwrap();
-            self.queue.give_back_unschedulable(queued, one(at), Self::cx(&self.profiles, self.now));
+            let at = self.profiles[0]
+                .policies()
+                .position(|(p, _)| p.name() == policy)
+                .unwrap();
+            self.queue
+                .give_back_unschedulable(queued, one(at), Self::cx(&self.profiles, self.now));
         }
 
         fn event(&mut self, event: &ClusterEvent<'_>) {
@@ -411,7 +484,11 @@ mod tests {
         bed.reject(queued, "NodeResourcesFit");
         let (small, large) = (node("small").build(), node("large").cpu(8000).build());
         bed.event(&ClusterEvent::node(None, &small).unwrap());
-        assert_eq!(bed.queue.lengths().unschedulable, 1, "a node that is too small does not help");
+        assert_eq!(
+            bed.queue.lengths().unschedulable,
+            1,
+            "a node that is too small does not help"
+        );
         bed.event(&ClusterEvent::node(None, &large).unwrap());
         assert_eq!(bed.queue.lengths().backoff, 1, "its pause is not over yet");
         assert_eq!(bed.name().as_deref(), Some("big"), "but nobody else wants a turn");
@@ -429,7 +506,8 @@ mod tests {
             pauses.push(queued.backoff(&times).as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
-        bed.queue.give_back_rejected(queued, PolicySet::default(), Bed::cx(&bed.profiles, bed.now));
+        bed.queue
+            .give_back_rejected(queued, PolicySet::default(), Bed::cx(&bed.profiles, bed.now));
         bed.add(pod("other").build());
         assert_eq!(bed.name().as_deref(), Some("other"));
         assert_eq!(bed.name().as_deref(), Some("p"));
@@ -440,7 +518,8 @@ mod tests {
         let mut bed = Bed::new();
         bed.add(pod("p").build());
         let queued = bed.pop().unwrap();
-        bed.queue.give_back_failed(queued, Bed::cx(&bed.profiles, bed.now));
+        bed.queue
+            .give_back_failed(queued, Bed::cx(&bed.profiles, bed.now));
         assert!(bed.pop().is_none());
         assert_eq!(bed.queue.next_deadline(), Some(Duration::from_secs(1)));
         bed.now = Duration::from_secs(1);
@@ -467,7 +546,8 @@ mod tests {
         bed.event(&ClusterEvent::node(None, &node("n").build()).unwrap());
         bed.tick(1000);
         assert!(bed.pop().is_none());
-        bed.queue.update(Arc::new(pod("p").build()), Bed::cx(&bed.profiles, bed.now));
+        bed.queue
+            .update(Arc::new(pod("p").build()), Bed::cx(&bed.profiles, bed.now));
         assert_eq!(bed.name().as_deref(), Some("p"));
     }
 
@@ -477,9 +557,15 @@ mod tests {
         bed.add(pod("p").build());
         let queued = bed.pop().unwrap();
         bed.reject(queued, "TaintToleration");
-        bed.queue.update(Arc::new(pod("p").label("a", "b").build()), Bed::cx(&bed.profiles, bed.now));
+        bed.queue.update(
+            Arc::new(pod("p").label("a", "b").build()),
+            Bed::cx(&bed.profiles, bed.now),
+        );
         assert_eq!(bed.queue.lengths().unschedulable, 1);
-        bed.queue.update(Arc::new(pod("p").toleration("k", "Exists", "", "").build()), Bed::cx(&bed.profiles, bed.now));
+        bed.queue.update(
+            Arc::new(pod("p").toleration("k", "Exists", "", "").build()),
+            Bed::cx(&bed.profiles, bed.now),
+        );
         assert_eq!(bed.queue.lengths().unschedulable, 0);
     }
 
@@ -491,11 +577,23 @@ mod tests {
         }
         let (active, paused, waiting) = (bed.pop().unwrap(), bed.pop().unwrap(), bed.pop().unwrap());
         let keys = [&active, &paused, &waiting].map(|q| q.pod.key.clone());
-        bed.queue.give_back_failed(paused, Bed::cx(&bed.profiles, bed.now));
+        bed.queue
+            .give_back_failed(paused, Bed::cx(&bed.profiles, bed.now));
         bed.reject(waiting, "NodeName");
         bed.add((*active.pod).clone());
         assert!(keys.iter().all(|key| bed.queue.get(key).is_some()));
-        assert!(keys.iter().all(|key| bed.queue.remove(key, Bed::cx(&bed.profiles, bed.now)).is_some()));
-        assert_eq!(bed.queue.lengths(), QueueLengths { active: 0, backoff: 0, unschedulable: 0, gated: 0 });
+        assert!(
+            keys.iter()
+                .all(|key| bed.queue.remove(key, Bed::cx(&bed.profiles, bed.now)).is_some())
+        );
+        assert_eq!(
+            bed.queue.lengths(),
+            QueueLengths {
+                active: 0,
+                backoff: 0,
+                unschedulable: 0,
+                gated: 0
+            }
+        );
     }
 }
