@@ -58,14 +58,60 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    /// What upstream, written in Go, says of it; `kind` is the object's kind.
+    #[must_use]
+    pub fn describe(&self, kind: &str) -> String {
+        let DecodeError::Type { path, message } = self else {
+            return self.to_string();
+        };
+        let Some((found, expected)) = message
+            .strip_prefix("invalid type: ")
+            .and_then(|text| text.split_once(", expected "))
+        else {
+            return self.to_string();
+        };
+        let found = GO_VALUES
+            .iter()
+            .find(|(ours, _)| found.starts_with(ours))
+            .map_or(found, |(_, go)| go);
+        let expected = GO_TYPES
+            .iter()
+            .find(|(ours, _)| *ours == expected)
+            .map_or(expected, |(_, go)| go);
+        let field: Vec<&str> = path
+            .split('.')
+            .map(|part| part.split('[').next().unwrap_or_default())
+            .collect();
+        let field = field.join(".");
+        format!("json: cannot unmarshal {found} into Go struct field {kind}.{field} of type {expected}")
+    }
+}
+
+const GO_VALUES: [(&str, &str); 6] = [
+    ("string", "string"),
+    ("integer", "number"),
+    ("floating point", "number"),
+    ("boolean", "bool"),
+    ("map", "object"),
+    ("sequence", "array"),
+];
+
+const GO_TYPES: [(&str, &str); 5] = [
+    ("i32", "int32"),
+    ("i64", "int64"),
+    ("a string", "string"),
+    ("a boolean", "bool"),
+    ("f64", "float64"),
+];
+
 type Typed<T> = (T, Vec<String>, Vec<String>);
 
 pub(crate) fn decode_typed<T: DeserializeOwned>(json: &[u8]) -> Result<Typed<T>, DecodeError> {
     let mut unknown = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let read =
-        serde_ignored::deserialize(&mut deserializer, |path| unknown.push(ignored_path(&path)))
-            .and_then(|object| deserializer.end().map(|()| object));
+    let read = serde_ignored::deserialize(&mut deserializer, |path| unknown.push(ignored_path(&path)))
+        .and_then(|object| deserializer.end().map(|()| object));
     match read {
         Ok(object) => Ok((object, unknown, duplicate_fields(json))),
         Err(error) => explain::<T>(json, &error),
@@ -73,15 +119,11 @@ pub(crate) fn decode_typed<T: DeserializeOwned>(json: &[u8]) -> Result<Typed<T>,
 }
 
 /// Reads again, slowly, to tell where the error is. Go takes `null` for any zero value, so nulls get a second chance.
-fn explain<T: DeserializeOwned>(
-    json: &[u8],
-    error: &serde_json::Error,
-) -> Result<Typed<T>, DecodeError> {
+fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> Result<Typed<T>, DecodeError> {
     let mut value: Value =
         serde_json::from_slice(json).map_err(|_| DecodeError::Syntax(error.to_string()))?;
     if drop_nulls(&mut value) {
-        let text =
-            serde_json::to_vec(&value).map_err(|error| DecodeError::Syntax(error.to_string()))?;
+        let text = serde_json::to_vec(&value).map_err(|error| DecodeError::Syntax(error.to_string()))?;
         return decode_typed(&text);
     }
     match serde_path_to_error::deserialize::<_, T>(value) {
@@ -125,8 +167,7 @@ pub(crate) fn decode_dynamic(json: &[u8], info: &ResourceInfo) -> Result<Decoded
     let metadata = fields
         .remove("metadata")
         .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    let text =
-        serde_json::to_vec(&metadata).map_err(|error| DecodeError::Syntax(error.to_string()))?;
+    let text = serde_json::to_vec(&metadata).map_err(|error| DecodeError::Syntax(error.to_string()))?;
     let (metadata, unknown, _) = decode_typed::<Option<ObjectMeta>>(&text).map_err(in_metadata)?;
     Ok(Decoded {
         object: Box::new(DynamicObject {
@@ -167,9 +208,9 @@ fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
                 format!("{parent}.{key}")
             }
         }
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => ignored_path(parent),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            ignored_path(parent)
+        }
     }
 }
 
@@ -304,17 +345,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_type_is_described_as_in_go() {
+        let error = decode_typed::<Pod>(br#"{"spec":{"containers":[{"name":5}]}}"#).unwrap_err();
+        assert_eq!(
+            error.describe("Pod"),
+            "json: cannot unmarshal number into Go struct field Pod.spec.containers.name of type string"
+        );
+    }
+
+    #[test]
     fn null_is_a_zero_value_as_in_go() {
-        let (pod, _, _) =
-            decode_typed::<Pod>(br#"{"metadata":{"labels":{"a":null}},"spec":null}"#).unwrap();
+        let (pod, _, _) = decode_typed::<Pod>(br#"{"metadata":{"labels":{"a":null}},"spec":null}"#).unwrap();
         assert!(pod.metadata.labels.unwrap().is_empty());
     }
 
     #[test]
     fn broken_text_is_a_syntax_error() {
-        assert!(matches!(
-            decode_typed::<Pod>(b"{"),
-            Err(DecodeError::Syntax(_))
-        ));
+        assert!(matches!(decode_typed::<Pod>(b"{"), Err(DecodeError::Syntax(_))));
     }
 }

@@ -158,10 +158,7 @@ impl Strategy for GenericStrategy {
 /// The text of a selector: either `matchLabels` or, as replication controllers have it, a plain map.
 fn selector_text(selector: Option<&Value>) -> Option<String> {
     let selector = selector?;
-    let labels = selector
-        .get("matchLabels")
-        .unwrap_or(selector)
-        .as_object()?;
+    let labels = selector.get("matchLabels").unwrap_or(selector).as_object()?;
     let pairs: Vec<String> = labels
         .iter()
         .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))

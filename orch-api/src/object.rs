@@ -62,14 +62,7 @@ impl Clone for Box<dyn Object> {
 /// What a Rust type must offer to be the object of a [`Kind`](crate::strategy::Kind). Every kind of k8s-openapi with
 /// ordinary metadata does.
 pub trait Typed:
-    k8s_openapi::Metadata<Ty = ObjectMeta>
-    + Serialize
-    + DeserializeOwned
-    + Clone
-    + Debug
-    + Send
-    + Sync
-    + 'static
+    k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
 {
 }
 
@@ -140,8 +133,7 @@ impl Object for DynamicObject {
     }
 
     fn to_value(&self) -> Value {
-        serde_json::to_value(self)
-            .expect("a dynamic object serialises to JSON: its keys are strings")
+        serde_json::to_value(self).expect("a dynamic object serialises to JSON: its keys are strings")
     }
 
     fn to_json(&self) -> Vec<u8> {

@@ -75,8 +75,7 @@ impl Verbs {
     /// Only `create`, as for reviews and bindings.
     pub const CREATE: Verbs = Verbs(1 << Verb::Create as u8);
     /// What the `status` subresource answers.
-    pub const STATUS: Verbs =
-        Verbs(1 << Verb::Get as u8 | 1 << Verb::Patch as u8 | 1 << Verb::Update as u8);
+    pub const STATUS: Verbs = Verbs(1 << Verb::Get as u8 | 1 << Verb::Patch as u8 | 1 << Verb::Update as u8);
     /// Only `get`.
     pub const GET: Verbs = Verbs(1 << Verb::Get as u8);
     /// Only `update`.
@@ -104,9 +103,7 @@ impl Verbs {
 
     /// The verbs of the set in discovery's order.
     pub fn iter(self) -> impl Iterator<Item = Verb> {
-        Verb::ALL
-            .into_iter()
-            .filter(move |verb| self.contains(*verb))
+        Verb::ALL.into_iter().filter(move |verb| self.contains(*verb))
     }
 }
 
@@ -411,18 +408,14 @@ mod tests {
 
     #[test]
     fn keys_are_laid_out_as_kube_apiserver_does() {
-        let services =
-            ResourceInfo::namespaced("", "v1", "Service", "services").stored_at("services/specs");
+        let services = ResourceInfo::namespaced("", "v1", "Service", "services").stored_at("services/specs");
         assert_eq!(
             services.key("default", "kubernetes"),
             "/registry/services/specs/default/kubernetes"
         );
         let nodes = ResourceInfo::cluster("", "v1", "Node", "nodes").stored_at("minions");
         assert_eq!(nodes.key("", "n1"), "/registry/minions/n1");
-        assert_eq!(
-            services.namespace_prefix("a"),
-            "/registry/services/specs/a/"
-        );
+        assert_eq!(services.namespace_prefix("a"), "/registry/services/specs/a/");
     }
 
     #[test]

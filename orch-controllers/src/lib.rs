@@ -1,8 +1,1 @@
-//! The controllers of a Kubernetes control plane.
-
-mod adoption;
-mod expectations;
-mod pods;
-
-pub mod deployment;
-pub mod replica_set;
+//! The controllers of a Kubernetes control plane: Deployment, ReplicaSet, EndpointSlice, Namespace, garbage collection and more.

@@ -1,8 +1,7 @@
 //! The Kubernetes service proxy as a library: change tracking over Services and EndpointSlices, and backends that apply it.
 //!
 //! A [`Tracker`] turns Services and EndpointSlices into a [`DesiredState`] and the exact difference since the last look; a
-//! [`ProxyBackend`] brings that to the host. Two backends are here: [`nftables`] rules in the
-//! kernel, and [`userspace`] sockets.
+//! [`ProxyBackend`] brings that to the host. Two backends are here: [`nftables`] rules in the kernel.
 //!
 //! ```
 //! use orch_net::Tracker;
@@ -37,7 +36,6 @@ pub mod objects;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod tracker;
-pub mod userspace;
 
 pub use backend::{BackendError, ProxyBackend, SyncReport, Unserved};
 pub use cidr::{Cidr, ParseCidrError};

@@ -245,7 +245,7 @@ fn probe_state(config: &NftablesConfig) -> DesiredState {
         };
         ServicePort {
             key: ServicePortKey {
-                service: NamespacedName::new("probe", &number.to_string()),
+                service: NamespacedName::new("probe", number.to_string()),
                 port: String::new(),
                 protocol: Protocol::Tcp,
                 family,

@@ -1,0 +1,133 @@
+//! Admission: rules that see an object between authorization and the store, and may change or refuse it.
+
+mod namespace_lifecycle;
+mod pod_defaults;
+mod taint_nodes;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use orch_core::status::ApiError;
+
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use pod_defaults::{DefaultServiceAccount, DefaultTolerationSeconds};
+pub use taint_nodes::TaintNodesByCondition;
+
+use crate::context::Context;
+use crate::object::Object;
+use crate::registry::read;
+use crate::resource::{ResourceInfo, Subresource};
+use crate::user::UserInfo;
+
+/// What is about to happen to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// It comes into being.
+    Create,
+    /// It changes.
+    Update,
+    /// It is deleted.
+    Delete,
+    /// Somebody connects to it: exec, port-forward, proxy.
+    Connect,
+}
+
+/// One write as admission sees it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Review<'a> {
+    /// What is about to happen.
+    pub operation: Operation,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// The resource.
+    pub resource: &'a ResourceInfo,
+    /// The part of the object, if the request is about one.
+    pub subresource: Option<Subresource>,
+    /// The namespace, empty for cluster-wide resources.
+    pub namespace: &'a str,
+    /// The name; empty while it is not generated yet.
+    pub name: &'a str,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+    /// The object as it is now, unless it is created.
+    pub old: Option<&'a dyn Object>,
+    /// What else the server knows.
+    pub lookup: Lookup<'a>,
+}
+
+impl Review<'_> {
+    /// Whether it is about that resource itself, not about a part of its objects.
+    #[must_use]
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural && self.subresource.is_none()
+    }
+}
+
+/// Reads other objects on behalf of admission.
+#[derive(Clone, Copy)]
+pub struct Lookup<'a> {
+    context: &'a Context,
+}
+
+impl Debug for Lookup<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lookup")
+    }
+}
+
+impl<'a> Lookup<'a> {
+    pub(crate) fn new(context: &'a Context) -> Self {
+        Self { context }
+    }
+
+    /// The JSON of an object of the core group, `None` when it does not exist. A fresh read is made only when
+    /// the cache does not have it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn core(&self, plural: &str, namespace: &str, name: &str) -> Result<Option<Bytes>, ApiError> {
+        let Some(resource) = self.context.core(plural) else {
+            return Ok(None);
+        };
+        let found = match read::bytes(self.context, resource, namespace, name, Some(0)).await {
+            Err(error) if error.is_not_found() => {
+                read::bytes(self.context, resource, namespace, name, None).await
+            }
+            other => other,
+        };
+        match found {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A rule for writes.
+///
+/// The server calls [`mutate`](Self::mutate) of all rules in order, then, when the object is complete and valid,
+/// [`validate`](Self::validate) of all of them. Either may refuse the write by an error, which the client gets
+/// as it is. Both may run more than once for one request, when the object changed meanwhile; neither may have effects
+/// elsewhere. For a deletion there is no object to change: only `validate` is called, with the old object.
+#[async_trait]
+pub trait Admission: Send + Sync + Debug + 'static {
+    /// Changes the object, or refuses the write.
+    ///
+    /// # Errors
+    /// Why the write is refused.
+    async fn mutate(&self, review: &Review<'_>, object: &mut dyn Object) -> Result<(), ApiError> {
+        let _ = (review, object);
+        Ok(())
+    }
+
+    /// Looks at the finished object, or refuses the write.
+    ///
+    /// # Errors
+    /// Why the write is refused.
+    async fn validate(&self, review: &Review<'_>, object: Option<&dyn Object>) -> Result<(), ApiError> {
+        let _ = (review, object);
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! What every request works with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admission::Admission;
+use crate::authz::Authorizer;
+use crate::cache::StoreHandle;
+use crate::registry::{Resource, Resources};
+use crate::services::Services;
+use crate::tasks::Tasks;
+
+/// The parts of a running server.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) store: StoreHandle,
+    pub(crate) resources: Resources,
+    pub(crate) tasks: Tasks,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) admission: Vec<Arc<dyn Admission>>,
+    pub(crate) services: Services,
+    pub(crate) settings: Settings,
+}
+
+/// What the builder was told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How long events are kept.
+    pub(crate) event_ttl: Duration,
+    /// What `/version` says.
+    pub(crate) git_version: String,
+}
+
+impl Context {
+    pub(crate) fn core(&self, plural: &str) -> Option<&Arc<Resource>> {
+        self.resources.get("", "v1", plural)
+    }
+
+    /// How long an object of that resource lives after each write.
+    pub(crate) fn time_to_live(&self, resource: &Resource) -> Option<Duration> {
+        (resource.info().storage_path == "events").then_some(self.settings.event_ttl)
+    }
+}

@@ -1,0 +1,7 @@
+//! The wire: paths, queries, content negotiation, bodies.
+
+pub(crate) mod accept;
+pub(crate) mod body;
+pub(crate) mod path;
+pub(crate) mod query;
+pub(crate) mod response;

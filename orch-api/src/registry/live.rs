@@ -1,0 +1,71 @@
+//! The stored form of objects, and what is stored now.
+
+use bytes::Bytes;
+use orch_core::status::ApiError;
+use orch_store::{KeyValue, StoreError};
+
+use super::Resource;
+use crate::cache::splice::Seam;
+use crate::context::Context;
+use crate::object::Object;
+use crate::store_error;
+
+/// An object as it is stored now.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) kv: KeyValue,
+    /// Decoded, defaulted, with its resourceVersion.
+    pub(crate) object: Box<dyn Object>,
+}
+
+impl Live {
+    pub(crate) fn new(resource: &Resource, kv: KeyValue) -> Result<Self, ApiError> {
+        let decoded = resource.strategy.decode(&kv.value).map_err(|error| {
+            ApiError::internal(format!(
+                "stored object at {}: {error}",
+                String::from_utf8_lossy(&kv.key)
+            ))
+        })?;
+        let mut object = decoded.object;
+        resource.strategy.default(&mut *object);
+        object.metadata_mut().resource_version = Some(kv.mod_revision.to_string());
+        Ok(Self { kv, object })
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.kv.mod_revision.get()
+    }
+
+    /// The bytes that a reader of this state gets.
+    pub(crate) fn served(&self) -> Bytes {
+        served(&self.kv.value, self.revision())
+    }
+}
+
+/// Reads an object from the store, past the cache.
+pub(crate) async fn load(
+    context: &Context,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Live>, ApiError> {
+    let key = resource.info().key(namespace, name);
+    let read = match context.store.0.get(key.as_bytes(), None).await {
+        Err(StoreError::KeyTooLong { .. }) => return Ok(None),
+        other => other.map_err(store_error)?,
+    };
+    read.kv.map(|kv| Live::new(resource, kv)).transpose()
+}
+
+/// The bytes to store: everything but the resourceVersion, which the store gives.
+pub(crate) fn encode(object: &mut dyn Object) -> Bytes {
+    let version = object.metadata_mut().resource_version.take();
+    let bytes = Bytes::from(object.to_json());
+    object.metadata_mut().resource_version = version;
+    bytes
+}
+
+/// Stored bytes with their resourceVersion.
+pub(crate) fn served(stored: &Bytes, revision: u64) -> Bytes {
+    Seam::find(stored).map_or_else(|| stored.clone(), |seam| seam.splice(stored, revision))
+}

@@ -1,0 +1,219 @@
+//! Changing objects: one loop for PUT, every patch, apply and the subresources that write.
+
+use bytes::Bytes;
+use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use orch_core::field::{ErrorList, FieldError, Path};
+use orch_core::status::ApiError;
+use orch_store::StoreError;
+
+use super::live::{self, Live, encode};
+use super::metadata;
+use super::write::{Candidate, Outcome, Write};
+use crate::admission::Operation;
+use crate::object::Object;
+use crate::ownership;
+use crate::resource::Subresource;
+use crate::store_error;
+
+/// How often a write that names no resourceVersion is tried again when somebody else was first.
+const ATTEMPTS: usize = 16;
+
+/// How one attempt ended.
+enum Attempt {
+    Done(Bytes),
+    /// Somebody else wrote meanwhile.
+    Raced,
+}
+
+impl Write<'_> {
+    /// PUT of an object or of its status.
+    pub(crate) async fn replace(&self, name: &str, body: &[u8]) -> Result<Outcome, ApiError> {
+        let mut wanted = self.read_body(body)?;
+        self.place(&mut *wanted.object, Some(name))?;
+        let strategy = &*self.resource.strategy;
+        let version = wanted
+            .object
+            .metadata()
+            .resource_version
+            .clone()
+            .unwrap_or_default();
+        if version.is_empty() && !strategy.unconditional_update() {
+            let path = Path::new("metadata").child("resourceVersion");
+            let errors =
+                ErrorList::from_iter([FieldError::invalid(&path, 0, "must be specified for an update")]);
+            self.check(name, &errors)?;
+        }
+        let creates = strategy.create_on_update() && self.subresource.is_none() && version.is_empty();
+        let or_create = creates.then(|| wanted.clone());
+        self.change(name, or_create, |_| Ok(wanted.clone())).await
+    }
+
+    /// Computes a new object from the present one and stores it, again and again until nobody else is faster.
+    /// `or_create` is created when there is nothing yet.
+    pub(crate) async fn change(
+        &self,
+        name: &str,
+        or_create: Option<Candidate>,
+        compute: impl Fn(&Live) -> Result<Candidate, ApiError>,
+    ) -> Result<Outcome, ApiError> {
+        for _ in 0..ATTEMPTS {
+            let Some(live) = live::load(self.context, self.resource, self.namespace, name).await? else {
+                let Some(candidate) = &or_create else {
+                    return Err(ApiError::not_found(&self.resource.group_resource, name));
+                };
+                match self.create_object(candidate.clone()).await {
+                    Err(error) if error.is_already_exists() => continue,
+                    other => return other,
+                }
+            };
+            let Candidate {
+                mut object,
+                mut warnings,
+            } = compute(&live)?;
+            let guarded = self.check_preconditions(name, object.metadata(), &live)?;
+            self.prepare(&mut object, &live).await?;
+            warnings.extend(self.resource.strategy.warnings(&*object, Some(&*live.object)));
+            match self.store_changed(&live, object).await? {
+                Attempt::Done(json) => {
+                    return Ok(Outcome {
+                        code: StatusCode::OK,
+                        json,
+                        warnings,
+                    });
+                }
+                Attempt::Raced if guarded => break,
+                Attempt::Raced => (),
+            }
+        }
+        Err(ApiError::modified(&self.resource.group_resource, name))
+    }
+
+    /// Compares the identity and version that the client expects. Whether it expects a version is the answer.
+    fn check_preconditions(&self, name: &str, wanted: &ObjectMeta, live: &Live) -> Result<bool, ApiError> {
+        let expected = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        if let (Some(uid), Some(actual)) = (expected(&wanted.uid), &live.object.metadata().uid)
+            && uid != *actual
+        {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}");
+            return Err(ApiError::conflict(&self.resource.group_resource, name, why));
+        }
+        let Some(version) = expected(&wanted.resource_version) else {
+            return Ok(false);
+        };
+        let version: u64 = version.parse().map_err(|_| {
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&path, version.as_str(), "must be a decimal number");
+            ApiError::invalid(&self.resource.group_kind, name, &ErrorList::from_iter([error]))
+        })?;
+        // Zero is no version, as in kube-apiserver.
+        match version {
+            0 => Ok(false),
+            version if version == live.revision() => Ok(true),
+            _ => Err(ApiError::modified(&self.resource.group_resource, name)),
+        }
+    }
+
+    async fn prepare(&self, object: &mut Box<dyn Object>, live: &Live) -> Result<(), ApiError> {
+        let (strategy, old) = (&*self.resource.strategy, &*live.object);
+        strategy.default(&mut **object);
+        metadata::prepare_update(object.metadata_mut(), old.metadata());
+        self.admit(Operation::Update, &mut **object, Some(old)).await?;
+        let name = object.name().to_owned();
+        let is_status = self.subresource == Some(Subresource::Status);
+        let mut errors = metadata::validate_update(object.metadata(), old.metadata());
+        if is_status {
+            strategy.prepare_for_status_update(&mut **object, old);
+            errors.extend(strategy.validate_status_update(&**object, old));
+        } else {
+            strategy.prepare_for_update(&mut **object, old);
+            self.context
+                .services
+                .carry_over(self.resource, &mut **object, old);
+            errors.extend(strategy.validate_update(&**object, old));
+        }
+        self.check(&name, &errors)?;
+        self.admit_finished(Operation::Update, &name, Some(&**object), Some(old))
+            .await?;
+        ownership::after_write(self, &mut **object, Some(old))
+    }
+
+    async fn store_changed(&self, live: &Live, mut object: Box<dyn Object>) -> Result<Attempt, ApiError> {
+        let name = object.name().to_owned();
+        let allocation = match self.subresource {
+            None => self.context.services.update(
+                self.resource,
+                &mut *object,
+                &*live.object,
+                self.options.dry_run,
+            )?,
+            Some(_) => crate::services::Allocation::none(),
+        };
+        if is_deleted_by_update(object.metadata(), live.object.metadata()) {
+            return self.remove_after_update(live, &*object).await;
+        }
+        let value = encode(&mut *object);
+        if value == live.kv.value || ownership::only_times_differ(&*object, &*live.object) {
+            return Ok(Attempt::Done(live.served()));
+        }
+        if self.options.dry_run {
+            return Ok(Attempt::Done(live::served(&value, live.revision())));
+        }
+        let ttl = self.context.time_to_live(self.resource);
+        match self
+            .context
+            .store
+            .0
+            .update(live.kv.key.clone(), value, live.kv.mod_revision, ttl)
+            .await
+        {
+            Ok(kv) => {
+                allocation.keep();
+                Ok(Attempt::Done(live::served(&kv.value, kv.mod_revision.get())))
+            }
+            Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),
+            Err(StoreError::ValueTooLarge { .. }) => Err(ApiError::too_large(format!(
+                "{} {name:?}",
+                self.resource.group_resource
+            ))),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// The last finalizer has gone from an object that is being deleted: now it goes too.
+    async fn remove_after_update(&self, live: &Live, object: &dyn Object) -> Result<Attempt, ApiError> {
+        let json = Bytes::from(object.to_json());
+        if self.options.dry_run {
+            return Ok(Attempt::Done(json));
+        }
+        match self
+            .context
+            .store
+            .0
+            .delete(&live.kv.key, Some(live.kv.mod_revision))
+            .await
+        {
+            Ok(_) => {
+                self.context.services.release(self.resource, &*live.object);
+                Ok(Attempt::Done(json))
+            }
+            Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+}
+
+/// Upstream's `ShouldDeleteDuringUpdate`.
+fn is_deleted_by_update(new: &ObjectMeta, old: &ObjectMeta) -> bool {
+    let has_finalizers = |metadata: &ObjectMeta| {
+        metadata
+            .finalizers
+            .as_ref()
+            .is_some_and(|names| !names.is_empty())
+    };
+    !has_finalizers(new)
+        && has_finalizers(old)
+        && old.deletion_timestamp.is_some()
+        && old.deletion_grace_period_seconds.unwrap_or(0) == 0
+}

@@ -1,0 +1,159 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch_core::status::ApiError;
+use orch_store::{Revision, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use super::ApiServer;
+use crate::admission::{
+    Admission, DefaultServiceAccount, DefaultTolerationSeconds, NamespaceLifecycle, TaintNodesByCondition,
+};
+use crate::authz::{Authorizer, ComponentAuthorizer};
+use crate::bootstrap;
+use crate::cache::StoreHandle;
+use crate::context::{Context, Settings};
+use crate::registry::Resources;
+use crate::strategy::Strategy;
+use crate::tasks::Tasks;
+
+/// How long the store's history is kept at least, as kube-apiserver has it.
+const COMPACTION_PERIOD: Duration = Duration::from_secs(300);
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    /// The objects that every cluster has could not be made.
+    #[error("the system's own objects cannot be created")]
+    Bootstrap(#[source] ApiError),
+}
+
+/// What an [`ApiServer`] is made of. Everything has a default but the store.
+#[must_use]
+pub struct ApiServerBuilder {
+    store: Arc<dyn Store>,
+    strategies: Vec<Arc<dyn Strategy>>,
+    authorizer: Arc<dyn Authorizer>,
+    admission: Vec<Arc<dyn Admission>>,
+    compaction: Option<Duration>,
+    settings: Settings,
+}
+
+impl fmt::Debug for ApiServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiServerBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ApiServerBuilder {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            strategies: crate::builtin::strategies(),
+            authorizer: Arc::new(ComponentAuthorizer),
+            admission: vec![
+                Arc::new(NamespaceLifecycle),
+                Arc::new(DefaultServiceAccount),
+                Arc::new(DefaultTolerationSeconds::default()),
+                Arc::new(TaintNodesByCondition),
+            ],
+            compaction: Some(COMPACTION_PERIOD),
+            settings: Settings {
+                event_ttl: Duration::from_secs(3600),
+                git_version: "v1.37.0+orch".to_owned(),
+            },
+        }
+    }
+
+    /// Offers one more resource. One of the same group, version and plural name replaces the built-in one.
+    pub fn resource(mut self, strategy: Arc<dyn Strategy>) -> Self {
+        self.strategies.push(strategy);
+        self
+    }
+
+    /// Decides who may do what. Default: [`ComponentAuthorizer`].
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = authorizer;
+        self
+    }
+
+    /// Adds an admission rule after those that are there.
+    pub fn admission(mut self, rule: Arc<dyn Admission>) -> Self {
+        self.admission.push(rule);
+        self
+    }
+
+    /// Takes away all admission rules, the built-in ones too.
+    pub fn without_admission(mut self) -> Self {
+        self.admission.clear();
+        self
+    }
+
+    /// How long the store's history is kept, so that watches can resume and pages of a list stay consistent. Default
+    /// five minutes; `None` never compacts the store.
+    pub fn compaction(mut self, period: Option<Duration>) -> Self {
+        self.compaction = period;
+        self
+    }
+
+    /// How long events are kept after they were last written. Default one hour.
+    pub fn event_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.event_ttl = ttl;
+        self
+    }
+
+    /// Makes the server and, on an empty store, the objects that every cluster has.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn build(self) -> Result<ApiServer, BuildError> {
+        let store = StoreHandle(self.store);
+        let tasks = Tasks::new();
+        store.0.current_revision().await?;
+        if let Some(period) = self.compaction {
+            let store = Arc::clone(&store.0);
+            tasks.spawn(move |shutdown| compact(store, period, shutdown));
+        }
+        let context = Arc::new(Context {
+            resources: Resources::new(self.strategies, &store, &tasks),
+            store,
+            tasks,
+            authorizer: self.authorizer,
+            admission: self.admission,
+            services: crate::services::Services::default(),
+            settings: self.settings,
+        });
+        bootstrap::create(&context).await.map_err(BuildError::Bootstrap)?;
+        Ok(ApiServer { context })
+    }
+}
+
+/// Forgets the store's history, always leaving one period of it.
+async fn compact(store: Arc<dyn Store>, period: Duration, shutdown: CancellationToken) {
+    let mut before: Option<Revision> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(period) => (),
+        }
+        let now = match store.current_revision().await {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::warn!(%error, "store does not tell its revision, not compacted");
+                continue;
+            }
+        };
+        if let Some(revision) = before.replace(now)
+            && let Err(error) = store.compact(revision).await
+        {
+            tracing::warn!(%error, %revision, "store cannot be compacted");
+        }
+    }
+}

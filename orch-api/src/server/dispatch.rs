@@ -1,0 +1,179 @@
+//! From a request to the code that answers it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use orch_core::status::{ApiError, Reason};
+
+use super::{BoxError, discovery, health, identity, object};
+use crate::authz::{Attributes, Decision, refusal};
+use crate::context::Context;
+use crate::http::body::Body;
+use crate::http::path::{Route, Target, route};
+use crate::http::query::Query;
+use crate::http::response;
+use crate::user::UserInfo;
+
+/// The largest body that a write may have, as upstream.
+const MAX_BODY: usize = 3 << 20;
+
+/// One request, its body read.
+pub(super) struct Call<'a> {
+    pub(super) context: &'a Arc<Context>,
+    pub(super) user: &'a UserInfo,
+    pub(super) method: &'a Method,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) query: Query,
+    pub(super) body: Bytes,
+}
+
+pub(super) async fn handle<B>(
+    context: Arc<Context>,
+    user: Option<UserInfo>,
+    request: Request<B>,
+) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    match answer(&context, user, &parts, body).await {
+        Ok(response) => response,
+        Err(error) => response::failure(error),
+    }
+}
+
+async fn answer<B>(
+    context: &Arc<Context>,
+    user: Option<UserInfo>,
+    parts: &Parts,
+    body: B,
+) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let user = identity::of_request(user, &parts.headers)?;
+    let route = route(parts.uri.path());
+    let query = Query::parse(parts.uri.query());
+    let attributes = attributes(&parts.method, &route, parts.uri.path(), &query);
+    authorize(context, &user, &attributes).await?;
+    let body = read(body).await?;
+    let call = Call {
+        context,
+        user: &user,
+        method: &parts.method,
+        headers: &parts.headers,
+        query,
+        body,
+    };
+    match route {
+        Route::Object(target) => object::answer(&call, &target).await,
+        Route::Other(path) => health::answer(&call, path).await,
+        other => discovery::answer(&call, &other),
+    }
+}
+
+async fn authorize(context: &Context, user: &UserInfo, attributes: &Attributes) -> Result<(), ApiError> {
+    match context.authorizer.authorize(user, attributes).await {
+        Decision::Allow => Ok(()),
+        Decision::Deny(why) => Err(refusal(user, attributes, &why)),
+        Decision::NoOpinion => Err(refusal(user, attributes, "")),
+    }
+}
+
+/// What the request wants, in the words of authorization.
+fn attributes(method: &Method, route: &Route<'_>, path: &str, query: &Query) -> Attributes {
+    let Route::Object(target) = route else {
+        let verb = method.as_str().to_ascii_lowercase();
+        return Attributes {
+            verb,
+            path: path.to_owned(),
+            ..Attributes::default()
+        };
+    };
+    let text = |part: &Option<Cow<'_, str>>| part.as_deref().unwrap_or_default().to_owned();
+    // A namespace is in itself, as upstream has it.
+    let namespace = if target.resource == "namespaces" && target.namespace.is_none() {
+        &target.name
+    } else {
+        &target.namespace
+    };
+    Attributes {
+        verb: verb(method, target, query).to_owned(),
+        group: target.group.to_owned(),
+        version: target.version.to_owned(),
+        resource: target.resource.clone().into_owned(),
+        subresource: text(&target.subresource),
+        namespace: text(namespace),
+        name: text(&target.name),
+        path: String::new(),
+    }
+}
+
+fn verb(method: &Method, target: &Target<'_>, query: &Query) -> &'static str {
+    match (method, &target.name) {
+        (&Method::GET | &Method::HEAD, None) if target.watch || query.flag("watch") => "watch",
+        (&Method::GET | &Method::HEAD, Some(_)) if target.watch => "watch",
+        (&Method::GET | &Method::HEAD, None) => "list",
+        (&Method::GET | &Method::HEAD, Some(_)) => "get",
+        (&Method::POST, _) => "create",
+        (&Method::PUT, _) => "update",
+        (&Method::PATCH, _) => "patch",
+        (&Method::DELETE, None) => "deletecollection",
+        (&Method::DELETE, Some(_)) => "delete",
+        _ => "",
+    }
+}
+
+async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::too_large(format!("limit is {MAX_BODY}")))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("unable to read the body: {error}"))),
+    }
+}
+
+impl Call<'_> {
+    /// The body as JSON: written as such, or as YAML.
+    pub(super) fn json(&self) -> Result<Cow<'_, [u8]>, ApiError> {
+        let media = self
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        match media.split(';').next().unwrap_or_default().trim() {
+            "" | "application/json" | "*/*" => Ok(Cow::Borrowed(&self.body)),
+            "application/yaml" => yaml_to_json(&self.body).map(Cow::Owned),
+            _ => Err(ApiError::unsupported_media_type(&[
+                "application/json",
+                "application/yaml",
+            ])),
+        }
+    }
+
+    pub(super) fn method_not_allowed(&self) -> ApiError {
+        ApiError::new(
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        )
+        .with_details(|_| ())
+    }
+}
+
+pub(crate) fn yaml_to_json(yaml: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("error parsing YAML: {error}"));
+    let value: serde_json::Value = serde_saphyr::from_slice(yaml).map_err(|error| bad(&error))?;
+    serde_json::to_vec(&value).map_err(|error| bad(&error))
+}
