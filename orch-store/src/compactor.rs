@@ -76,8 +76,7 @@ impl Compactor {
     async fn look(&self, past: &mut Past) {
         let compacted = async {
             let current = self.store.current_revision().await?;
-            let Some(target) = past.look(Instant::now(), current, self.keep, self.max_revisions)
-            else {
+            let Some(target) = past.look(Instant::now(), current, self.keep, self.max_revisions) else {
                 return Ok(());
             };
             self.store.compact(target).await

@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use crate::engine::{Engine, State};
 use crate::{
-    Deleted, Health, KeyValue, Limits, ListOptions, ListPage, Read, Revision, Store, StoreError,
-    Watcher,
+    Deleted, Health, KeyValue, Limits, ListOptions, ListPage, Read, Revision, Store, StoreError, Watcher,
 };
 
 /// A [`Store`] that keeps everything in memory and forgets it when it is dropped: for tests and for ephemeral
@@ -58,12 +57,7 @@ impl Store for MemoryStore {
         self.engine.list(prefix, &options)
     }
 
-    async fn create(
-        &self,
-        key: Bytes,
-        value: Bytes,
-        ttl: Option<Duration>,
-    ) -> Result<KeyValue, StoreError> {
+    async fn create(&self, key: Bytes, value: Bytes, ttl: Option<Duration>) -> Result<KeyValue, StoreError> {
         self.engine.create(key, value, ttl).await
     }
 

@@ -56,12 +56,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::AlreadyExists`] carries what is there; errors of limits and storage.
-    async fn create(
-        &self,
-        key: Bytes,
-        value: Bytes,
-        ttl: Option<Duration>,
-    ) -> Result<KeyValue, StoreError>;
+    async fn create(&self, key: Bytes, value: Bytes, ttl: Option<Duration>) -> Result<KeyValue, StoreError>;
 
     /// Writes a key that must be at the revision `expected`. The time to live starts anew with `ttl`;
     /// `None` makes the key permanent, whatever it was before.
@@ -190,10 +185,7 @@ pub struct Deleted {
 impl Deleted {
     pub(crate) fn from_event(event: &Event) -> Self {
         Self {
-            previous: event
-                .previous
-                .clone()
-                .expect("a deletion has a previous value"),
+            previous: event.previous.clone().expect("a deletion has a previous value"),
             revision: event.revision(),
         }
     }

@@ -124,12 +124,10 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
 
 fn refused(path: &Path, action: &'static str, source: io::Error) -> OpenError {
     match source.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            OpenError::NotWritable {
-                path: path.to_owned(),
-                source,
-            }
-        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => OpenError::NotWritable {
+            path: path.to_owned(),
+            source,
+        },
         _ => OpenError::Io {
             action,
             file: path.display().to_string(),

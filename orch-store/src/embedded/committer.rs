@@ -227,8 +227,7 @@ impl Worker {
             let mut state = self.engine.state().write();
             entries.append(&mut self.queue.waiting.lock().entries);
             *self.queue.trouble.lock() = Some(trouble.clone());
-            let events: Vec<Arc<Event>> =
-                entries.iter().filter_map(Entry::event).cloned().collect();
+            let events: Vec<Arc<Event>> = entries.iter().filter_map(Entry::event).cloned().collect();
             self.engine.roll_back(&mut state, &events);
         }
         for entry in entries {
@@ -247,12 +246,8 @@ impl Entry {
 
     fn record(&self) -> Record<'_> {
         match self {
-            Self::Compact { revision, .. } => Record::Compact {
-                revision: revision.0,
-            },
-            Self::Write(Staged {
-                event, deadline, ..
-            }) => match event.kind {
+            Self::Compact { revision, .. } => Record::Compact { revision: revision.0 },
+            Self::Write(Staged { event, deadline, .. }) => match event.kind {
                 EventKind::Put => Record::Put {
                     revision: event.revision().0,
                     deadline: *deadline,

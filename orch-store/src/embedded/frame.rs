@@ -157,8 +157,7 @@ impl Header {
 /// Whether anywhere in `bytes` there is the header of a frame at or after `sequence`.
 pub(super) fn contains_header(bytes: &[u8], sequence: u64, salt: u32) -> bool {
     bytes.windows(HEADER).any(|window| {
-        window[..4] == MAGIC
-            && Header::decode(window, salt).is_some_and(|header| header.sequence >= sequence)
+        window[..4] == MAGIC && Header::decode(window, salt).is_some_and(|header| header.sequence >= sequence)
     })
 }
 
@@ -208,8 +207,7 @@ mod tests {
         for bit in 0..frame.len() * 8 {
             let mut damaged = frame.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let whole = Header::decode(&damaged, 1)
-                .is_some_and(|header| header.fits(&damaged[HEADER..], 1));
+            let whole = Header::decode(&damaged, 1).is_some_and(|header| header.fits(&damaged[HEADER..], 1));
             assert!(!whole, "bit {bit}");
         }
     }

@@ -99,11 +99,7 @@ impl Log {
     }
 
     /// Writes a frame and waits until it is on disk. `revision` is the newest in it.
-    pub(super) fn commit(
-        &mut self,
-        frame: &mut frame::Builder,
-        revision: u64,
-    ) -> Result<(), LogError> {
+    pub(super) fn commit(&mut self, frame: &mut frame::Builder, revision: u64) -> Result<(), LogError> {
         if self.file.is_none() || self.position.length >= self.segment_size {
             self.begin_segment().map_err(LogError::Undone)?;
         }
@@ -111,9 +107,7 @@ impl Log {
         let bytes = frame.seal(self.position.next_sequence, self.salt);
         if let Err(error) = file.append(bytes) {
             // The torn frame has to go before another is written behind it.
-            let undone = file
-                .truncate(self.position.length)
-                .and_then(|()| file.sync());
+            let undone = file.truncate(self.position.length).and_then(|()| file.sync());
             return Err(match undone {
                 Ok(()) => LogError::Undone(error),
                 Err(_) => LogError::Unknown(error),

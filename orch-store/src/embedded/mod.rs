@@ -24,9 +24,7 @@ use self::committer::Committer;
 use self::maintenance::Maintenance;
 use crate::disk::{Directory, Disk};
 use crate::engine::Engine;
-use crate::{
-    Deleted, Health, KeyValue, ListOptions, ListPage, Read, Revision, Store, StoreError, Watcher,
-};
+use crate::{Deleted, Health, KeyValue, ListOptions, ListPage, Read, Revision, Store, StoreError, Watcher};
 
 /// Why an [`EmbeddedStore`] could not be opened. Nothing on disk was changed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -191,12 +189,7 @@ impl Store for EmbeddedStore {
         self.engine.list(prefix, &options)
     }
 
-    async fn create(
-        &self,
-        key: Bytes,
-        value: Bytes,
-        ttl: Option<Duration>,
-    ) -> Result<KeyValue, StoreError> {
+    async fn create(&self, key: Bytes, value: Bytes, ttl: Option<Duration>) -> Result<KeyValue, StoreError> {
         self.engine.create(key, value, ttl).await
     }
 

@@ -71,11 +71,7 @@ async fn blocking(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(OpenError::io(
-                "open",
-                "the store",
-                std::io::Error::other(error),
-            )),
+            Err(error) => Err(OpenError::io("open", "the store", std::io::Error::other(error))),
         },
     }
 }

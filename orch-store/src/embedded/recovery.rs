@@ -67,10 +67,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recover
     })
 }
 
-fn load_checkpoint(
-    disk: &dyn Disk,
-    names: &[String],
-) -> Result<(State, Option<Checkpoint>), OpenError> {
+fn load_checkpoint(disk: &dyn Disk, names: &[String]) -> Result<(State, Option<Checkpoint>), OpenError> {
     let newest = names.iter().filter_map(|name| checkpoint::revision(name));
     let Some(revision) = newest.max() else {
         return Ok((State::default(), None));
@@ -81,10 +78,7 @@ fn load_checkpoint(
 
 /// The headers of all segments, oldest first.
 fn read_headers(disk: &dyn Disk, names: &[String]) -> Result<Vec<segment::Header>, OpenError> {
-    let mut numbers: Vec<_> = names
-        .iter()
-        .filter_map(|name| segment::number(name))
-        .collect();
+    let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
     let mut headers = Vec::with_capacity(numbers.len());
     for (index, &number) in numbers.iter().enumerate() {
@@ -102,8 +96,7 @@ fn read_headers(disk: &dyn Disk, names: &[String]) -> Result<Vec<segment::Header
             }
             Ok(header) => headers.push(header),
             // A crash while the newest segment was being made: it was not written to yet.
-            Err(OpenError::Corrupt { .. })
-                if index + 1 == numbers.len() && length <= segment::HEADER => {}
+            Err(OpenError::Corrupt { .. }) if index + 1 == numbers.len() && length <= segment::HEADER => {}
             Err(error) => return Err(error),
         }
     }
@@ -191,11 +184,7 @@ impl Replay {
     ) -> Result<Stop, OpenError> {
         let name = segment::name(header.number);
         if header.first_sequence != self.sequence {
-            return Err(OpenError::corrupt(
-                &name,
-                24,
-                "frames before it are missing",
-            ));
+            return Err(OpenError::corrupt(&name, 24, "frames before it are missing"));
         }
         let file = disk
             .read(&name)
@@ -226,10 +215,9 @@ impl Replay {
     fn frame(&mut self, frames: &Frames<'_>, payload: &[u8]) -> Result<(), OpenError> {
         let mut reader = Reader(payload);
         while !reader.is_empty() {
-            let record = Record::decode(&mut reader)
-                .ok_or_else(|| frames.corrupt("a record cannot be read"))?;
-            self.record(record)
-                .map_err(|reason| frames.corrupt(reason))?;
+            let record =
+                Record::decode(&mut reader).ok_or_else(|| frames.corrupt("a record cannot be read"))?;
+            self.record(record).map_err(|reason| frames.corrupt(reason))?;
         }
         Ok(())
     }
@@ -256,8 +244,7 @@ impl Replay {
             return Err("a revision comes twice");
         }
         let key = Bytes::copy_from_slice(key);
-        self.events
-            .push(self.state.apply(revision, key, value, deadline));
+        self.events.push(self.state.apply(revision, key, value, deadline));
         Ok(())
     }
 

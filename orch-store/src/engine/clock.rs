@@ -10,9 +10,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             start: Instant::now(),
             start_millis: millis(since_epoch),
@@ -26,9 +24,7 @@ impl Clock {
     /// When a key written now with this time to live ends; 0 for never. A part of a millisecond counts as a whole one,
     /// so that nothing ends early.
     pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u64 {
-        ttl.map_or(0, |ttl| {
-            self.now().saturating_add(millis(ttl)).saturating_add(1)
-        })
+        ttl.map_or(0, |ttl| self.now().saturating_add(millis(ttl)).saturating_add(1))
     }
 }
 

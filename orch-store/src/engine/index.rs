@@ -115,9 +115,7 @@ impl Index {
             return;
         };
         let keep_current = chain.older[current].value.is_some();
-        chain
-            .older
-            .drain(..if keep_current { current } else { after });
+        chain.older.drain(..if keep_current { current } else { after });
         chain.older.shrink_to_fit();
     }
 

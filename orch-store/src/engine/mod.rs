@@ -104,13 +104,7 @@ impl Engine {
         self.limits.check_key(&key)?;
         self.limits.check_value(&value)?;
         let deadline = self.clock.deadline(ttl);
-        let event = self
-            .write(Op::Create {
-                key,
-                value,
-                deadline,
-            })
-            .await?;
+        let event = self.write(Op::Create { key, value, deadline }).await?;
         Ok(event.kv.clone())
     }
 
@@ -262,13 +256,7 @@ impl Engine {
     fn stage(
         self: &Arc<Self>,
         op: Op,
-    ) -> Result<
-        (
-            Arc<Event>,
-            Option<oneshot::Receiver<Result<(), StoreError>>>,
-        ),
-        Refusal,
-    > {
+    ) -> Result<(Arc<Event>, Option<oneshot::Receiver<Result<(), StoreError>>>), Refusal> {
         let deadline = op.deadline();
         let mut state = self.state.write();
         if let Some(error) = self.journal.as_ref().and_then(|journal| journal.refuses()) {

@@ -20,11 +20,7 @@ impl Engine {
         Ok(Read { kv, revision })
     }
 
-    pub(crate) fn list(
-        &self,
-        prefix: &[u8],
-        options: &ListOptions,
-    ) -> Result<ListPage, StoreError> {
+    pub(crate) fn list(&self, prefix: &[u8], options: &ListOptions) -> Result<ListPage, StoreError> {
         loop {
             let at = options.at.unwrap_or_else(|| self.revision());
             match self.list_at(prefix, options, at) {
@@ -57,12 +53,7 @@ impl Engine {
         chunk
     }
 
-    fn list_at(
-        &self,
-        prefix: &[u8],
-        options: &ListOptions,
-        at: Revision,
-    ) -> Result<ListPage, StoreError> {
+    fn list_at(&self, prefix: &[u8], options: &ListOptions, at: Revision) -> Result<ListPage, StoreError> {
         let mut scan = Scan::new(prefix, options, at);
         loop {
             let state = self.state.read();

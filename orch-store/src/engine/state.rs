@@ -120,10 +120,7 @@ impl State {
         value: Option<Bytes>,
         deadline: u64,
     ) -> Arc<Event> {
-        let previous = self
-            .index
-            .newest(&key)
-            .and_then(|version| version.to_kv(&key));
+        let previous = self.index.newest(&key).and_then(|version| version.to_kv(&key));
         // Share the key's bytes with the versions before, whatever buffer the caller's slice belongs to.
         let key = previous.as_ref().map_or(key, |kv| kv.key.clone());
         let (create_revision, lives) = previous
@@ -179,13 +176,7 @@ impl State {
             (Op::Create { .. }, Some(kv)) => Err(StoreError::AlreadyExists {
                 current: Box::new(kv.clone()),
             }),
-            (
-                Op::Delete {
-                    expected: None,
-                    key,
-                },
-                None,
-            ) => Err(StoreError::NotFound {
+            (Op::Delete { expected: None, key }, None) => Err(StoreError::NotFound {
                 key: key.clone(),
                 revision: Revision(self.published),
             }),

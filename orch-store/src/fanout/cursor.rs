@@ -76,10 +76,10 @@ where
     pub fn try_next(&mut self, max: usize) -> Result<Option<Batch<T>>, FanoutError> {
         loop {
             let wanted = self.progress_wanted.load(Ordering::Acquire);
-            let scan =
-                self.shared
-                    .read()
-                    .scan(&self.topic, &self.group, self.position, max.max(1))?;
+            let scan = self
+                .shared
+                .read()
+                .scan(&self.topic, &self.group, self.position, max.max(1))?;
             self.position = scan.position;
             let is_answer = wanted && scan.at_end;
             if is_answer {

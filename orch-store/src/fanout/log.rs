@@ -85,8 +85,7 @@ impl<T: Clone, R: Router<T>> Log<T, R> {
 
     pub(super) fn drop_until(&mut self, revision: Revision, at_most: usize) -> Vec<T> {
         let mut dropped = Vec::new();
-        while dropped.len() < at_most && self.items.front().is_some_and(|(at, _)| *at <= revision.0)
-        {
+        while dropped.len() < at_most && self.items.front().is_some_and(|(at, _)| *at <= revision.0) {
             dropped.extend(self.drop_oldest());
         }
         if dropped.len() < at_most {
@@ -95,11 +94,7 @@ impl<T: Clone, R: Router<T>> Log<T, R> {
         dropped
     }
 
-    pub(super) fn join(
-        &mut self,
-        topic: &R::Topic,
-        after: Revision,
-    ) -> Result<Arc<Group>, FanoutError> {
+    pub(super) fn join(&mut self, topic: &R::Topic, after: Revision) -> Result<Arc<Group>, FanoutError> {
         if self.closed {
             return Err(FanoutError::Closed);
         }
@@ -218,9 +213,7 @@ impl<T: Clone, R: Router<T>> Log<T, R> {
 
     fn enforce_bounds(&mut self) {
         let too_many = |log: &Self| {
-            log.bounds
-                .max_items
-                .is_some_and(|max| log.items.len() > max)
+            log.bounds.max_items.is_some_and(|max| log.items.len() > max)
                 || log.bounds.max_weight.is_some_and(|max| log.weight > max)
         };
         while too_many(self) && self.drop_oldest().is_some() {}

@@ -7,8 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Event, KeyValue, Limits, ListOptions, ListPage, Revision, Store, StoreError, WatchBatch,
-    Watcher,
+    Event, KeyValue, Limits, ListOptions, ListPage, Revision, Store, StoreError, WatchBatch, Watcher,
 };
 
 /// A store under test, and what the kit should know of it.
@@ -88,10 +87,7 @@ impl Fixture {
     }
 
     pub(super) async fn create(&self, key: &str, value: &str) -> KeyValue {
-        ok(
-            "create",
-            self.store.create(bytes(key), bytes(value), None).await,
-        )
+        ok("create", self.store.create(bytes(key), bytes(value), None).await)
     }
 
     pub(super) async fn update(&self, kv: &KeyValue, value: &str) -> KeyValue {
@@ -105,10 +101,7 @@ impl Fixture {
     pub(super) async fn delete(&self, kv: &KeyValue) -> Revision {
         let deleted = self.store.delete(&kv.key, Some(kv.mod_revision)).await;
         let deleted = ok("delete", deleted);
-        assert_eq!(
-            deleted.previous, *kv,
-            "a deletion returns what it has removed"
-        );
+        assert_eq!(deleted.previous, *kv, "a deletion returns what it has removed");
         deleted.revision
     }
 
@@ -141,10 +134,7 @@ impl Fixture {
         while events.len() < count {
             let batch = self.batch(watcher).await;
             if let Some(last) = batch.events.last() {
-                assert!(
-                    batch.revision >= last.revision(),
-                    "a batch reaches its events"
-                );
+                assert!(batch.revision >= last.revision(), "a batch reaches its events");
             }
             events.extend(batch.events);
         }

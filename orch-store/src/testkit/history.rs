@@ -36,9 +36,7 @@ impl Call {
             Self::NotCreated(by) => (state == Some(by)).then_some(state),
             Self::Updated(expected, at) => (state == Some(expected)).then_some(Some(at)),
             Self::Deleted(expected, _) => (state == Some(expected)).then_some(None),
-            Self::Refused(expected, found) => {
-                (found == state && state != Some(expected)).then_some(state)
-            }
+            Self::Refused(expected, found) => (found == state && state != Some(expected)).then_some(state),
         }
     }
 }

@@ -30,9 +30,7 @@ pub async fn compacted_history_is_gone_and_the_rest_stays(fixture: &Fixture) {
     }
     for kv in [&second, &third] {
         let at = kv.mod_revision;
-        let page = fixture
-            .list("compaction/", ListOptions::default().at(at))
-            .await;
+        let page = fixture.list("compaction/", ListOptions::default().at(at)).await;
         assert_eq!(page.items, std::slice::from_ref(kv));
     }
     assert_eq!(fixture.get("compaction/a").await, Some(third.clone()));
@@ -103,9 +101,7 @@ pub async fn a_slow_watcher_is_complete_or_cut_off(fixture: &Fixture) {
     let mut watcher = fixture.watch("compaction/", fixture.now().await).await;
     let mut written = vec![fixture.create("compaction/a", "0").await];
     for round in 1..300 {
-        let next = fixture
-            .update(&written[round - 1], &round.to_string())
-            .await;
+        let next = fixture.update(&written[round - 1], &round.to_string()).await;
         written.push(next);
     }
     fixture.compact(written[250].mod_revision).await;
@@ -115,11 +111,7 @@ pub async fn a_slow_watcher_is_complete_or_cut_off(fixture: &Fixture) {
         None => assert_eq!(seen, written),
         Some(error) => {
             assert!(error.is_compacted(), "{error}");
-            assert_eq!(
-                seen,
-                written[..seen.len()],
-                "what came before it was complete"
-            );
+            assert_eq!(seen, written[..seen.len()], "what came before it was complete");
             let again = fixture.soon("the same error", watcher.next()).await;
             assert!(again.is_err(), "an error is the end of the watcher");
         }
@@ -168,10 +160,9 @@ async fn rewrite(store: Arc<dyn Store>, writer: usize, writes: usize) -> KeyValu
 
 fn expect_compacted(error: Option<StoreError>, asked: Revision, floor: Revision) {
     match error {
-        Some(StoreError::Compacted {
-            requested,
-            compacted,
-        }) => assert_eq!((requested, compacted), (asked, floor)),
+        Some(StoreError::Compacted { requested, compacted }) => {
+            assert_eq!((requested, compacted), (asked, floor))
+        }
         other => panic!("expected Compacted, got {other:?}"),
     }
 }

@@ -16,14 +16,10 @@ pub async fn one_of_many_creators_wins(fixture: &Fixture) {
         let mut creators = JoinSet::new();
         for creator in 0..16 {
             let (store, key) = (fixture.store(), key.clone());
-            creators
-                .spawn(async move { store.create(key, bytes(&creator.to_string()), None).await });
+            creators.spawn(async move { store.create(key, bytes(&creator.to_string()), None).await });
         }
         let results = creators.join_all().await;
-        let winners: Vec<&KeyValue> = results
-            .iter()
-            .filter_map(|result| result.as_ref().ok())
-            .collect();
+        let winners: Vec<&KeyValue> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
         assert_eq!(winners.len(), 1);
         for result in &results {
             match result {
@@ -150,10 +146,7 @@ pub async fn a_cancelled_write_happens_wholly_or_not_at_all(fixture: &Fixture) {
     }
     for (key, kv) in acknowledged {
         let found = &state[key.as_bytes()];
-        assert!(
-            found.mod_revision >= kv.mod_revision,
-            "{key} was acknowledged"
-        );
+        assert!(found.mod_revision >= kv.mod_revision, "{key} was acknowledged");
     }
 }
 
@@ -163,10 +156,7 @@ async fn increment(store: &dyn Store) {
         .expect("it is there");
     loop {
         let value = bytes(&(number(&kv) + 1).to_string());
-        match store
-            .update(kv.key.clone(), value, kv.mod_revision, None)
-            .await
-        {
+        match store.update(kv.key.clone(), value, kv.mod_revision, None).await {
             Ok(_) => return,
             Err(StoreError::Conflict {
                 current: Some(current),
@@ -250,9 +240,7 @@ impl Caller {
 
 fn refused(known: Revision, error: StoreError) -> Call {
     match error {
-        StoreError::Conflict { current, .. } => {
-            Call::Refused(known, current.map(|kv| kv.mod_revision))
-        }
+        StoreError::Conflict { current, .. } => Call::Refused(known, current.map(|kv| kv.mod_revision)),
         other => panic!("expected Conflict, got {other}"),
     }
 }

@@ -5,10 +5,7 @@ use crate::{KeyValue, ListOptions, Revision, StoreError};
 /// The second creation of a key gets what is there.
 pub async fn a_key_in_use_cannot_be_created(fixture: &Fixture) {
     let first = fixture.create("guards/a", "1").await;
-    let again = fixture
-        .store()
-        .create(bytes("guards/a"), bytes("2"), None)
-        .await;
+    let again = fixture.store().create(bytes("guards/a"), bytes("2"), None).await;
     match again {
         Err(StoreError::AlreadyExists { current }) => assert_eq!(*current, first),
         other => panic!("expected AlreadyExists, got {other:?}"),
@@ -78,10 +75,7 @@ pub async fn a_refused_write_changes_nothing(fixture: &Fixture) {
     let wrong = Revision(kv.mod_revision.0 + 1);
 
     let refusals = [
-        store
-            .create(kv.key.clone(), bytes("2"), None)
-            .await
-            .is_err(),
+        store.create(kv.key.clone(), bytes("2"), None).await.is_err(),
         store
             .update(kv.key.clone(), bytes("2"), wrong, None)
             .await
@@ -97,10 +91,7 @@ pub async fn a_refused_write_changes_nothing(fixture: &Fixture) {
 
     let next = fixture.update(&kv, "2").await;
     let events = fixture.events(watcher.as_mut(), 1).await;
-    assert_eq!(
-        events[0].kv, next,
-        "the first event is the first real write"
-    );
+    assert_eq!(events[0].kv, next, "the first event is the first real write");
 }
 
 fn expect_conflict(error: Option<StoreError>, guard: Revision, there: Option<&KeyValue>) {

@@ -42,10 +42,7 @@ pub async fn keys_and_values_are_opaque(fixture: &Fixture) {
         (b"limits/ \n\"{}", bytes("{\"not\": json")),
     ] {
         let key = Bytes::from_static(key);
-        let kv = ok(
-            "create",
-            store.create(key.clone(), value.clone(), None).await,
-        );
+        let kv = ok("create", store.create(key.clone(), value.clone(), None).await);
         assert_eq!((&kv.key, &kv.value), (&key, &value));
         assert_eq!(ok("get", store.get(&key, None).await).kv, Some(kv));
     }

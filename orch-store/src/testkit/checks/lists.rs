@@ -68,9 +68,7 @@ pub async fn pages_of_one_list_show_one_state_while_writers_go_on(fixture: &Fixt
         if let Some(victim) = fixture.get(&format!("lists/{:03}", 10 + round / 3)).await {
             fixture.delete(&victim).await;
         }
-        fixture
-            .create(&format!("lists/{round:03}-new"), "new")
-            .await;
+        fixture.create(&format!("lists/{round:03}-new"), "new").await;
     }
     assert_eq!(found.len(), 20, "the keys of the first page's revision");
     for (index, kv) in found.iter().enumerate() {

@@ -53,9 +53,7 @@ pub async fn reads_at_a_revision_show_the_state_of_that_time(fixture: &Fixture) 
         (deleted, vec![other]),
     ];
     for (at, items) in expected {
-        let page = fixture
-            .list("revisions/", ListOptions::default().at(at))
-            .await;
+        let page = fixture.list("revisions/", ListOptions::default().at(at)).await;
         assert_eq!(page.items, items, "the list at {at}");
         assert_eq!(page.revision, at);
         let read = store.get(b"revisions/a", Some(at)).await;

@@ -29,15 +29,11 @@ pub async fn an_update_renews_or_lifts_the_time_to_live(fixture: &Fixture) {
     let ttl = fixture.shortest_ttl();
     let mut renewed = ok(
         "create",
-        store
-            .create(bytes("ttl/renewed"), bytes("0"), Some(ttl))
-            .await,
+        store.create(bytes("ttl/renewed"), bytes("0"), Some(ttl)).await,
     );
     let lifted = ok(
         "create",
-        store
-            .create(bytes("ttl/lifted"), bytes("0"), Some(ttl))
-            .await,
+        store.create(bytes("ttl/lifted"), bytes("0"), Some(ttl)).await,
     );
     let lifted = fixture.update(&lifted, "1").await;
     let mut last = Instant::now();

@@ -76,9 +76,7 @@ pub async fn a_quiet_watcher_tells_its_progress_when_asked(fixture: &Fixture) {
     // One that comes with events still answers.
     let kv = fixture.create("watches/a", "1").await;
     watcher.progress_requester().request();
-    let events = fixture
-        .events_until(watcher.as_mut(), kv.mod_revision)
-        .await;
+    let events = fixture.events_until(watcher.as_mut(), kv.mod_revision).await;
     assert_eq!(events.len(), 1);
 }
 
@@ -123,11 +121,7 @@ pub async fn list_and_watch_together_miss_nothing(fixture: &Fixture) {
     let writer = tokio::spawn(churn(fixture.store()));
     for _ in 0..10 {
         let page = fixture.list("watches/", ListOptions::default()).await;
-        let mut cache: BTreeMap<_, _> = page
-            .items
-            .iter()
-            .map(|kv| (kv.key.clone(), kv.clone()))
-            .collect();
+        let mut cache: BTreeMap<_, _> = page.items.iter().map(|kv| (kv.key.clone(), kv.clone())).collect();
         let mut watcher = fixture.watch("watches/", page.revision).await;
         let target = fixture.list("watches/", ListOptions::default()).await;
         let mut reached = page.revision;
@@ -165,9 +159,7 @@ pub async fn many_watchers_see_the_same(fixture: &Fixture) {
         });
     }
     let written = write_many(fixture.store(), COUNT).await;
-    let all = fixture
-        .soon("the last event of all", readers.join_all())
-        .await;
+    let all = fixture.soon("the last event of all", readers.join_all()).await;
     for seen in all {
         assert_eq!(seen, written);
     }
@@ -257,10 +249,7 @@ async fn churn(store: Arc<dyn Store>) {
             }
             Some(kv) => {
                 let value = bytes(&round.to_string());
-                ok(
-                    "update",
-                    store.update(key, value, kv.mod_revision, None).await,
-                );
+                ok("update", store.update(key, value, kv.mod_revision, None).await);
             }
         }
     }
