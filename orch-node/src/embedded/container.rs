@@ -181,18 +181,20 @@ impl Inner {
             return Err(RuntimeError::State(format!("sandbox {sandbox} is not ready")));
         }
         let dir = self.sandbox_dir(sandbox);
+        let mut config = config.clone();
+        config.mounts.splice(0..0, self.programs.iter().cloned());
         let log_dir = &pod.config.log_directory;
         let has_log = !log_dir.as_os_str().is_empty() && !config.log_path.as_os_str().is_empty();
         Ok(ContainerRecord {
             sandbox: sandbox.clone(),
             pod_uid: pod.config.metadata.uid.clone(),
-            config: config.clone(),
+            log_path: has_log.then(|| log_dir.join(&config.log_path)),
+            config,
             created_at: Timestamp::now(),
             namespaces: namespaces::pins(&dir, &pod.config),
             hostname: pod.config.has_own_network().then(|| pod.config.hostname.clone()),
             shm: (pod.config.ipc == NamespaceMode::Pod).then(|| dir.join("shm")),
             resolv_conf: dir.join("resolv.conf"),
-            log_path: has_log.then(|| log_dir.join(&config.log_path)),
             hidden: self.hidden.clone(),
             cgroups: Vec::new(),
             scratch_bytes: None,

@@ -62,14 +62,18 @@ use crate::address_pool::AddressPool;
 use crate::event_bus::EventBus;
 use crate::runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerFilter, ContainerId, ContainerStatus,
-    ExecSyncResponse, Image, Observation, PodSandbox, PodSandboxConfig, PodSandboxState, PodSandboxStatus,
-    Result, Runtime, RuntimeCondition, RuntimeConfig, RuntimeError, RuntimeStatus, SandboxId, Version,
+    ExecSyncResponse, Image, Mount, Observation, PodSandbox, PodSandboxConfig, PodSandboxState,
+    PodSandboxStatus, Result, Runtime, RuntimeCondition, RuntimeConfig, RuntimeError, RuntimeStatus,
+    SandboxId, Version,
 };
 
 pub use self::init::init;
 
 /// The image that is the host's own root file system, copy on write.
 pub const HOST_IMAGE: &str = "orch.local/host";
+
+/// Where containers find the programs that the integrator added to [`HOST_IMAGE`].
+const PROGRAMS: &str = "/orch/bin";
 
 /// Containers with no daemon. See the [module's page](self).
 #[derive(Debug)]
@@ -87,6 +91,7 @@ pub struct EmbeddedRuntimeBuilder {
     state_dir: PathBuf,
     allow_host_image: bool,
     hidden: Vec<PathBuf>,
+    programs: Vec<Mount>,
     helper: PathBuf,
 }
 
@@ -95,6 +100,7 @@ struct Inner {
     dir: PathBuf,
     allow_host_image: bool,
     hidden: Vec<PathBuf>,
+    programs: Vec<Mount>,
     helper: PathBuf,
     boot_id: String,
     cgroups: Cgroups,
@@ -123,6 +129,16 @@ impl EmbeddedRuntimeBuilder {
     /// Hides a file or directory of the host from containers. The runtime's own state directory always is.
     pub fn hide_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.hidden.push(path.into());
+        self
+    }
+
+    /// Adds a program to [`HOST_IMAGE`]: containers find the host's file `path`, read-only, as `/orch/bin/NAME`.
+    pub fn program(mut self, name: &str, path: impl Into<PathBuf>) -> Self {
+        self.programs.push(Mount {
+            container_path: Path::new(PROGRAMS).join(name),
+            host_path: path.into(),
+            readonly: true,
+        });
         self
     }
 
@@ -159,6 +175,7 @@ impl EmbeddedRuntimeBuilder {
             dir,
             allow_host_image: self.allow_host_image,
             hidden,
+            programs: self.programs,
             helper: self.helper,
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .unwrap_or_default()
@@ -217,6 +234,7 @@ impl EmbeddedRuntime {
             state_dir: state_dir.into(),
             allow_host_image: false,
             hidden: Vec::new(),
+            programs: Vec::new(),
             helper: PathBuf::from("/proc/self/exe"),
         }
     }
