@@ -13,6 +13,7 @@ mod generic;
 mod http;
 pub mod object;
 mod ownership;
+pub mod openapi;
 pub mod patch;
 mod registry;
 pub mod resource;

@@ -78,6 +78,8 @@ pub struct Struct {
     pub fields: Cow<'static, [Field]>,
     /// Whether fields outside of `fields` are kept (`x-kubernetes-preserve-unknown-fields`).
     pub open: bool,
+    /// Whether `atomic` is a matter of the field that leads here, while the definition of this name says otherwise.
+    pub overridden: bool,
 }
 
 /// An object whose keys are data, such as labels.

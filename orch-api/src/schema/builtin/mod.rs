@@ -21,6 +21,7 @@ macro_rules! structure {
             atomic: relation!($relation),
             fields: super::Cow::Borrowed(&[$($fields)*]),
             open: false,
+            overridden: false,
         });
     };
 }
@@ -38,6 +39,7 @@ macro_rules! structure_as {
                 atomic: relation!($relation),
                 fields: super::Cow::Borrowed(fields),
                 open: false,
+                overridden: true,
             }),
             _ => panic!("the original is a static struct"),
         };
@@ -266,4 +268,5 @@ pub(crate) static UNKNOWN_OBJECT: Type = Type::Struct(Struct {
         },
     ]),
     open: true,
+    overridden: false,
 });
