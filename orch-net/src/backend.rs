@@ -65,7 +65,7 @@ pub struct SyncReport {
 }
 
 /// A frontend that a backend can not serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Unserved {
     /// The service port.
     pub key: ServicePortKey,

@@ -1,7 +1,8 @@
 //! The Kubernetes service proxy as a library: change tracking over Services and EndpointSlices, and backends that apply it.
 //!
 //! A [`Tracker`] turns Services and EndpointSlices into a [`DesiredState`] and the exact difference since the last look; a
-//! [`ProxyBackend`] brings that to the host. Two backends are here: [`nftables`] rules in the kernel.
+//! [`ProxyBackend`] brings that to the host. Two backends are here: [`nftables`] rules in the
+//! kernel, and [`userspace`] sockets.
 //!
 //! ```
 //! use orch_net::Tracker;
@@ -28,16 +29,20 @@
 //! ```
 
 pub mod backend;
-mod cidr;
+mod choice;
 pub mod model;
 mod netlink;
 pub mod nftables;
 pub mod objects;
+mod proxy;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod tracker;
+pub mod userspace;
 
 pub use backend::{BackendError, ProxyBackend, SyncReport, Unserved};
-pub use cidr::{Cidr, ParseCidrError};
+pub use choice::{Backend, Choice, UnknownBackend};
 pub use model::{Change, Changes, DesiredState};
+pub use orch_core::ipam::Cidr;
+pub use proxy::{ServiceProxy, ServiceProxyBuilder};
 pub use tracker::Tracker;

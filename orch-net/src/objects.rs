@@ -69,7 +69,7 @@ pub struct SessionAffinityConfig {
 #[serde(default, rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are upstream's")]
 pub struct ClientIpConfig {
-    pub timeout_seconds: Option<u32>,
+    pub timeout_seconds: Option<i64>,
 }
 
 /// A Service's status.

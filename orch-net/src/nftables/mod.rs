@@ -24,9 +24,9 @@ pub use fake::{FakeNft, Verdict};
 pub use nft::{Nft, NftError, NftProgram};
 
 use crate::backend::{BackendError, ProxyBackend, SyncReport, Unserved};
-use crate::cidr::Cidr;
 use crate::model::{Changes, DesiredState, Family};
 use conntrack::StaleFlows;
+use orch_core::ipam::Cidr;
 use ruleset::Ruleset;
 use script::Script;
 
@@ -245,7 +245,7 @@ fn probe_state(config: &NftablesConfig) -> DesiredState {
         };
         ServicePort {
             key: ServicePortKey {
-                service: NamespacedName::new("probe", number.to_string()),
+                service: NamespacedName::new("probe", &number.to_string()),
                 port: String::new(),
                 protocol: Protocol::Tcp,
                 family,

@@ -243,7 +243,7 @@ impl TableWriter<'_> {
             "add set",
             format_args!("{name} {{ type {address} ; flags interval ; auto-merge ; }}"),
         );
-        let mine = cidrs.iter().filter(|cidr| cidr.family() == self.family);
+        let mine = cidrs.iter().filter(|cidr| self.family.has(cidr));
         let mine: Vec<String> = mine.map(ToString::to_string).collect();
         if !mine.is_empty() {
             self.command("add element", format_args!("{name} {{ {} }}", mine.join(", ")));
@@ -376,11 +376,7 @@ impl TableWriter<'_> {
         let mark = self.config.masquerade_mark();
         let plain = chain_name(ChainId::Choose(choice, Entry::Plain));
         let set_mark = format!("meta mark set meta mark or {mark}");
-        let pods_known = self
-            .config
-            .pod_cidrs
-            .iter()
-            .any(|cidr| cidr.family() == self.family);
+        let pods_known = self.config.pod_cidrs.iter().any(|cidr| self.family.has(cidr));
         match (entry, choice) {
             (Entry::Plain, Choice::Sticky(_)) => Vec::new(),
             (Entry::Plain, Choice::Random(space, list, protocol, n)) => {

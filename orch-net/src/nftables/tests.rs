@@ -280,7 +280,7 @@ fn take(tracker: &mut Tracker, step: &Step) {
             tracker.apply_slice(&serde_json::from_value(slice).unwrap());
         }
         Step::DeleteService(name) => {
-            tracker.delete_service(&crate::model::NamespacedName::new("ns", format!("s{name}")));
+            tracker.delete_service(&crate::model::NamespacedName::new("ns", &format!("s{name}")));
         }
     }
 }

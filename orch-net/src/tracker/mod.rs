@@ -33,7 +33,7 @@ pub struct Warning {
 pub struct Tracker {
     node_name: String,
     services: HashMap<NamespacedName, ServicePlan>,
-    slices: HashMap<NamespacedName, BTreeMap<String, SlicePlan>>,
+    slices: HashMap<NamespacedName, BTreeMap<NamespacedName, SlicePlan>>,
     slice_owners: HashMap<NamespacedName, NamespacedName>,
     claims: Claims,
     state: DesiredState,
@@ -90,8 +90,8 @@ impl Tracker {
         }
         self.slice_owners.insert(name.clone(), owner.clone());
         let slices = self.slices.entry(owner.clone()).or_default();
-        if slices.get(&name.name) != Some(&plan) {
-            slices.insert(name.name, plan);
+        if slices.get(&name) != Some(&plan) {
+            slices.insert(name, plan);
             self.dirty.insert(owner);
         }
     }
@@ -102,7 +102,7 @@ impl Tracker {
             return;
         };
         if let Some(slices) = self.slices.get_mut(&owner) {
-            slices.remove(&name.name);
+            slices.remove(name);
             if slices.is_empty() {
                 self.slices.remove(&owner);
             }
@@ -256,20 +256,13 @@ fn change_key(change: &Change) -> Option<&ServicePortKey> {
 /// The name of a Service.
 #[must_use]
 pub fn service_name(service: &Service) -> NamespacedName {
-    object_name(&service.metadata)
+    NamespacedName::of_meta(&service.metadata)
 }
 
 /// The name of an EndpointSlice.
 #[must_use]
 pub fn slice_name(slice: &EndpointSlice) -> NamespacedName {
-    object_name(&slice.metadata)
-}
-
-fn object_name(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> NamespacedName {
-    NamespacedName::new(
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default(),
-    )
+    NamespacedName::of_meta(&slice.metadata)
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use crate::objects::{Service, ServicePortSpec, has_label};
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 /// Upstream's default of `spec.sessionAffinityConfig.clientIP.timeoutSeconds`.
-const DEFAULT_AFFINITY: u32 = 10_800;
+const DEFAULT_AFFINITY: i64 = 10_800;
+/// Upstream's bound for it.
+const LONGEST_AFFINITY: i64 = 86_400;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServicePlan {
@@ -120,9 +122,8 @@ fn session_affinity(service: &Service) -> Option<Duration> {
     let seconds = config
         .and_then(|config| config.client_ip.as_ref())
         .and_then(|client| client.timeout_seconds);
-    Some(Duration::from_secs(
-        seconds.unwrap_or(DEFAULT_AFFINITY).max(1).into(),
-    ))
+    let seconds = seconds.unwrap_or(DEFAULT_AFFINITY).clamp(1, LONGEST_AFFINITY);
+    Some(Duration::from_secs(seconds.unsigned_abs()))
 }
 
 /// Says what the Service asks for that this proxy does not do. Nothing of it is served by halves.

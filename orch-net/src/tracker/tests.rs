@@ -254,7 +254,7 @@ fn the_older_service_keeps_a_contested_frontend_and_the_younger_gets_it_after() 
         tracker
             .state()
             .iter()
-            .find(|port| port.key.service.name == name)
+            .find(|port| port.key.service.name() == name)
             .unwrap()
             .frontends
             .len()
