@@ -1,1 +1,8 @@
-//! The controllers of a Kubernetes control plane: Deployment, ReplicaSet, EndpointSlice, Namespace, garbage collection and more.
+//! The controllers of a Kubernetes control plane.
+
+mod adoption;
+mod expectations;
+mod pods;
+
+pub mod deployment;
+pub mod replica_set;

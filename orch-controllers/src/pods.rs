@@ -1,0 +1,58 @@
+//! The pod informer that several controllers share, and its indexes.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use orch_core::informer::{Informer, Informers};
+use orch_core::owner;
+
+/// Pods by the uid of their controller, and those without one by namespace.
+const CONTROLLER: &str = "controller";
+
+/// All pods, indexed by controller.
+pub(crate) fn informer(informers: &Informers) -> Informer<Pod> {
+    let pods = informers.get::<Pod>();
+    pods.add_index(CONTROLLER, |pod: &Pod| {
+        let index = match owner::controller_of(&pod.metadata) {
+            Some(controller) => controller.uid.clone(),
+            None => orphans_of(pod.metadata.namespace.as_deref().unwrap_or_default()),
+        };
+        vec![index]
+    });
+    pods
+}
+
+fn orphans_of(namespace: &str) -> String {
+    format!("orphans/{namespace}")
+}
+
+/// The pods that the object with this uid controls.
+pub(crate) fn controlled_by(pods: &Informer<Pod>, uid: &str) -> Vec<Arc<Pod>> {
+    pods.by_index(CONTROLLER, uid)
+}
+
+/// The pods that an owner may claim: its own, and the namespace's orphans.
+pub(crate) fn candidates(pods: &Informer<Pod>, namespace: &str, uid: &str) -> Vec<Arc<Pod>> {
+    let mut candidates = controlled_by(pods, uid);
+    candidates.extend(pods.by_index(CONTROLLER, &orphans_of(namespace)));
+    candidates
+}
+
+/// The object is not there any more, or another one has its name: no error for who wanted it gone or changed.
+pub(crate) fn is_gone_or_changed(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422))
+}
+
+/// The namespace is going away: what cannot be created in it will not be missed.
+pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    status.code == 403
+        && status.details.as_ref().is_some_and(|details| {
+            details
+                .causes
+                .iter()
+                .any(|cause| cause.reason == "NamespaceTerminating")
+        })
+}
