@@ -201,3 +201,188 @@ impl<T, R: Router<T>> fmt::Debug for Fanout<T, R> {
         f.debug_struct("Fanout").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broadcast(bounds: Bounds) -> Fanout<u64> {
+        Fanout::new(Broadcast, Revision(10), bounds)
+    }
+
+    fn publish(source: &Fanout<u64>, revisions: impl IntoIterator<Item = u64>) {
+        source.publish_all(revisions.into_iter().map(|number| (Revision(number), number)));
+    }
+
+    /// Pods by node: (name, node before, node now).
+    type Moved = (char, char, char);
+
+    fn by_node() -> Fanout<Moved, impl Router<Moved, Topic = Topic<char>>> {
+        let keys = |item: &Moved, visit: &mut dyn FnMut(char)| {
+            visit(item.1);
+            if item.2 != item.1 {
+                visit(item.2);
+            }
+        };
+        Fanout::new(ByKey::new(keys), Revision::ZERO, Bounds::default())
+    }
+
+    #[test]
+    fn a_cursor_begins_within_what_is_kept() {
+        let source = broadcast(Bounds::default());
+        publish(&source, [11, 13]);
+        assert_eq!(
+            source.subscribe((), Revision(9)).unwrap_err(),
+            FanoutError::Lagged {
+                position: Revision(9),
+                dropped: Revision(10)
+            }
+        );
+        assert_eq!(
+            source.subscribe((), Revision(14)).unwrap_err(),
+            FanoutError::Future {
+                position: Revision(14),
+                head: Revision(13)
+            }
+        );
+        let mut cursor = source.subscribe((), Revision(12)).unwrap();
+        let batch = cursor.try_next(10).unwrap().unwrap();
+        assert_eq!((batch.items, batch.revision), (vec![13], Revision(13)));
+    }
+
+    #[test]
+    fn batches_keep_to_their_size_and_tell_how_far_they_reach() {
+        let source = broadcast(Bounds::default());
+        let mut cursor = source.subscribe((), Revision(10)).unwrap();
+        publish(&source, [11, 12, 15]);
+        source.advance(Revision(20));
+        let batch = cursor.try_next(2).unwrap().unwrap();
+        assert_eq!((batch.items, batch.revision), (vec![11, 12], Revision(12)));
+        let batch = cursor.try_next(2).unwrap().unwrap();
+        assert_eq!((batch.items, batch.revision), (vec![15], Revision(20)));
+        assert_eq!(cursor.try_next(2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_slow_cursor_is_cut_off_and_memory_is_bounded() {
+        let source = broadcast(Bounds::default().max_items(3));
+        let mut slow = source.subscribe((), Revision(10)).unwrap();
+        let mut quick = source.subscribe((), Revision(10)).unwrap();
+        for number in 11..100 {
+            publish(&source, [number]);
+            assert_eq!(quick.try_next(9).unwrap().unwrap().items, [number]);
+            assert!(source.len() <= 3);
+        }
+        let lagged = FanoutError::Lagged {
+            position: Revision(10),
+            dropped: Revision(96),
+        };
+        assert_eq!(slow.try_next(9).unwrap_err(), lagged);
+        assert_eq!(slow.try_next(9).unwrap_err(), lagged, "and remains so");
+    }
+
+    #[test]
+    fn weight_bounds_memory_as_well() {
+        struct Bytes;
+        impl Router<u64> for Bytes {
+            type Topic = ();
+            fn matches(&self, (): &(), _: &u64) -> bool {
+                true
+            }
+            fn route(&self, _: &u64, visit: &mut dyn FnMut(&())) {
+                visit(&());
+            }
+            fn weight(&self, item: &u64) -> usize {
+                usize::try_from(*item).unwrap()
+            }
+        }
+        let source = Fanout::new(Bytes, Revision::ZERO, Bounds::default().max_weight(100));
+        for (revision, weight) in [(1, 40), (2, 40), (3, 40), (4, 90)] {
+            source.publish(Revision(revision), weight);
+        }
+        assert_eq!(source.len(), 1);
+        assert_eq!(source.floor(), Revision(3));
+    }
+
+    #[test]
+    fn a_reader_of_a_quiet_topic_is_never_behind() {
+        let source = by_node();
+        let mut quiet = source.subscribe(Topic::Key('b'), Revision::ZERO).unwrap();
+        for revision in 1..=50 {
+            source.publish(Revision(revision), ('p', 'a', 'a'));
+        }
+        assert_eq!(source.drop_until(Revision(40), 100).len(), 40);
+        source.publish(Revision(51), ('q', 'b', 'b'));
+        let batch = quiet.try_next(10).unwrap().unwrap();
+        assert_eq!(batch.items, [('q', 'b', 'b')]);
+        // What it has not read counts, however old the rest is.
+        source.publish(Revision(52), ('q', 'b', 'b'));
+        source.publish(Revision(53), ('p', 'a', 'a'));
+        source.drop_until(Revision(53), 100);
+        assert!(quiet.try_next(10).is_err());
+    }
+
+    #[test]
+    fn an_item_with_two_keys_reaches_the_readers_of_both_once() {
+        let source = by_node();
+        let topics = [Topic::All, Topic::Key('a'), Topic::Key('b'), Topic::Key('c')];
+        let mut cursors = topics.map(|topic| source.subscribe(topic, Revision::ZERO).unwrap());
+        source.publish(Revision(1), ('p', 'a', 'b'));
+        let found = cursors
+            .each_mut()
+            .map(|cursor| cursor.try_next(10).unwrap().map_or(0, |batch| batch.items.len()));
+        assert_eq!(found, [1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn dropping_in_small_steps_says_when_it_is_done() {
+        let source = broadcast(Bounds::default());
+        publish(&source, 11..=20);
+        assert_eq!(source.drop_until(Revision(15), 3), [11, 12, 13]);
+        assert_eq!(source.drop_until(Revision(15), 3), [14, 15]);
+        assert_eq!(source.floor(), Revision(15));
+        assert!(source.subscribe((), Revision(15)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn waiting_cursors_are_woken_by_their_topic_alone() {
+        let source = by_node();
+        let mut mine = source.subscribe(Topic::Key('a'), Revision::ZERO).unwrap();
+        let mut other = source.subscribe(Topic::Key('b'), Revision::ZERO).unwrap();
+        let mine = tokio::spawn(async move { mine.next(10).await });
+        let requester = other.progress_requester();
+        let other = tokio::spawn(async move { other.next(10).await });
+        tokio::task::yield_now().await;
+        source.publish(Revision(1), ('p', 'a', 'a'));
+        assert_eq!(mine.await.unwrap().unwrap().items, [('p', 'a', 'a')]);
+        assert!(!other.is_finished());
+        requester.request();
+        let mark = other.await.unwrap().unwrap();
+        assert_eq!((mark.items, mark.revision), (vec![], Revision(1)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_source_is_read_to_its_end() {
+        let source = broadcast(Bounds::default());
+        let mut cursor = source.subscribe((), Revision(10)).unwrap();
+        publish(&source, [11]);
+        source.close();
+        assert_eq!(cursor.next(10).await.unwrap().items, [11]);
+        assert_eq!(cursor.next(10).await.unwrap_err(), FanoutError::Closed);
+        assert_eq!(
+            source.subscribe((), Revision(11)).unwrap_err(),
+            FanoutError::Closed
+        );
+    }
+
+    #[test]
+    fn cursors_that_are_gone_leave_nothing() {
+        let source = by_node();
+        for _ in 0..3 {
+            let cursors = ['a', 'a', 'b'].map(|node| source.subscribe(Topic::Key(node), Revision::ZERO));
+            assert_eq!(source.cursors(), 3);
+            drop(cursors);
+            assert_eq!(source.cursors(), 0);
+        }
+    }
+}
