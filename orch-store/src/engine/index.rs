@@ -154,3 +154,103 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Writes this key, or deletes it.
+        Write(u8, bool),
+        /// Compacts to this part of the way from the last compaction to now.
+        Compact(f64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..5_u8, any::<bool>()).prop_map(|(key, put)| Step::Write(key, put)),
+            1 => (0.0..=1.0).prop_map(Step::Compact),
+        ]
+    }
+
+    fn version(revision: u64, put: bool) -> Version {
+        Version {
+            mod_revision: revision,
+            create_revision: revision,
+            version: 1,
+            deadline: 0,
+            value: put.then(|| Bytes::from(revision.to_string())),
+        }
+    }
+
+    fn live_at(index: &Index, revision: u64) -> BTreeMap<Bytes, u64> {
+        let keys = index.range(b"", Bound::Unbounded, revision);
+        keys.filter_map(|(key, version)| Some((key.clone(), version?.mod_revision)))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn compaction_changes_no_state_from_its_revision_on(
+            steps in prop::collection::vec(step(), 1..60)
+        ) {
+            let mut index = Index::default();
+            let mut states = vec![BTreeMap::new()];
+            let mut floor = 0;
+            for step in steps {
+                let now = states.len() as u64 - 1;
+                match step {
+                    Step::Write(key, put) => {
+                        let key = Bytes::from(vec![key]);
+                        let mut state = states[states.len() - 1].clone();
+                        if put {
+                            state.insert(key.clone(), now + 1);
+                        } else {
+                            state.remove(&key);
+                        }
+                        states.push(state);
+                        index.push(key, version(now + 1, put));
+                    }
+                    Step::Compact(part) => {
+                        floor += ((now - floor) as f64 * part) as u64;
+                        for key in 0..5 {
+                            index.compact(&[key], floor);
+                        }
+                    }
+                }
+            }
+            for (revision, state) in (0..).zip(&states).skip(floor as usize) {
+                prop_assert_eq!(&live_at(&index, revision), state, "at {}", revision);
+            }
+            // Compacted to the end, only what exists is left.
+            for key in 0..5 {
+                index.compact(&[key], u64::MAX);
+            }
+            let newest = &states[states.len() - 1];
+            prop_assert_eq!(index.chains.len(), newest.len());
+            prop_assert!(index.chains.values().all(|chain| chain.older.is_empty()));
+        }
+
+        #[test]
+        fn taking_back_the_newest_version_leaves_what_was_before(
+            writes in prop::collection::vec((0..3_u8, any::<bool>()), 1..30),
+            back in 0..30_usize,
+        ) {
+            let mut index = Index::default();
+            let mut before = Vec::new();
+            for (revision, (key, put)) in (1..).zip(&writes) {
+                before.push(live_at(&index, u64::MAX));
+                index.push(Bytes::from(vec![*key]), version(revision, *put));
+            }
+            for (key, _) in writes.iter().rev().take(back) {
+                index.pop(&[*key]);
+                prop_assert_eq!(Some(live_at(&index, u64::MAX)), before.pop());
+            }
+        }
+    }
+}

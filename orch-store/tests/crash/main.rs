@@ -15,7 +15,7 @@ use futures::future::join_all;
 use orch_store::{EmbeddedOptions, EmbeddedStore, ListOptions, OpenError, Revision, Store, StoreError};
 
 use self::disk::FragileDisk;
-use self::witness::{Witness, read_until};
+use self::witness::{Witness, Write, read_until};
 
 const KEYS: usize = 8;
 
@@ -68,13 +68,13 @@ async fn write(store: &dyn Store, index: usize, random: &mut fastrand::Rng) -> A
 }
 
 #[derive(Default)]
-struct Attempt(Option<((Bytes, Option<Bytes>), Result<Revision, StoreError>)>);
+struct Attempt(Option<(Write, Result<Revision, StoreError>)>);
 
 impl Attempt {
     fn tell(self, witness: &mut Witness) {
         match self.0 {
             None => {}
-            Some((write, Ok(revision))) => witness.acknowledge(revision, write),
+            Some((write, Ok(revision))) => witness.acknowledge(revision, &write),
             Some((write, Err(error))) => witness.fail(&error, write),
         }
     }

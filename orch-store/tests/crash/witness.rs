@@ -7,7 +7,7 @@ use bytes::Bytes;
 use orch_store::{Event, EventKind, ListOptions, Revision, Store, StoreError, Watcher};
 
 /// A write: the key and its new value, or `None` for a deletion.
-type Write = (Bytes, Option<Bytes>);
+pub(crate) type Write = (Bytes, Option<Bytes>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -22,18 +22,15 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    pub(crate) fn acknowledge(&mut self, revision: Revision, write: Write) {
+    pub(crate) fn acknowledge(&mut self, revision: Revision, write: &Write) {
         self.told = self.told.max(revision);
-        let before = self.certain.insert(revision, write.clone());
-        assert!(
-            before.is_none_or(|before| before == write),
-            "revision {revision} was given to two writes"
-        );
+        let known = self.certain.entry(revision).or_insert_with(|| write.clone());
+        assert_eq!(*known, *write, "revision {revision} was given to two writes");
     }
 
     pub(crate) fn observe(&mut self, event: &Event) {
         let value = (event.kind == EventKind::Put).then(|| event.kv.value.clone());
-        self.acknowledge(event.revision(), (event.key().clone(), value));
+        self.acknowledge(event.revision(), &(event.key().clone(), value));
     }
 
     pub(crate) fn fail(&mut self, error: &StoreError, write: Write) {
