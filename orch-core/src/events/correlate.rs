@@ -60,7 +60,8 @@ struct Similar {
 pub(super) struct Correlator {
     known: HashMap<Key, Entry>,
     messages: HashMap<Similar, (Timestamp, Vec<String>)>,
-    allowance: HashMap<(Option<String>, Option<String>, Option<String>), (Timestamp, f64)>,
+    /// By kind, namespace and name.
+    allowance: HashMap<[Option<String>; 3], (Timestamp, f64)>,
 }
 
 impl Correlator {
@@ -129,7 +130,7 @@ impl Correlator {
             forget_half(&mut self.allowance, |(at, _)| *at);
         }
         let about = &note.about;
-        let key = (about.kind.clone(), about.namespace.clone(), about.name.clone());
+        let key = [about.kind.clone(), about.namespace.clone(), about.name.clone()];
         let (at, left) = self.allowance.entry(key).or_insert((note.at, BURST));
         *left = (*left + seconds_between(*at, note.at) / REFILL_SECONDS).min(BURST);
         *at = note.at;
