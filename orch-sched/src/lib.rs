@@ -36,6 +36,7 @@ pub mod profile;
 pub mod queue;
 #[cfg(any(test, feature = "testkit"))]
 pub mod sample;
+mod scheduler;
 mod simulation;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -46,4 +47,5 @@ pub use explain::{Explanation, NodeExplanation, PolicyScore, explain};
 pub use object::{NodeInfo, PodInfo};
 pub use policy::SchedulerPolicy;
 pub use profile::Profile;
+pub use scheduler::{BuildError, Scheduler, SchedulerBuilder};
 pub use simulation::{Outcome, Simulation};

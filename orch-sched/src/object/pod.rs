@@ -173,6 +173,19 @@ impl PodKey {
         Self(key.into())
     }
 
+    /// The key of a pod.
+    #[must_use]
+    pub fn of(pod: &SlimPod) -> Self {
+        let meta = &pod.metadata;
+        match meta.uid.as_deref() {
+            Some(uid) if !uid.is_empty() => Self::new(uid),
+            _ => {
+                let part = |text: &Option<String>| text.clone().unwrap_or_default();
+                Self::new(&format!("{}/{}", part(&meta.namespace), part(&meta.name)))
+            }
+        }
+    }
+
     /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -306,13 +319,8 @@ impl From<&SlimPod> for PodInfo {
         let namespace = meta.namespace.clone().unwrap_or_default();
         let name = meta.name.clone().unwrap_or_default();
         let uid = meta.uid.clone().unwrap_or_default();
-        let key = if uid.is_empty() {
-            PodKey::new(&format!("{namespace}/{name}"))
-        } else {
-            PodKey::new(&uid)
-        };
         Self {
-            key,
+            key: PodKey::of(pod),
             namespace,
             name,
             uid,

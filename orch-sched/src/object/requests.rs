@@ -1,5 +1,6 @@
 use super::pod::{SlimContainer, SlimContainerStatus, SlimPod};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use orch_core::quantity::Quantity;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,8 +11,6 @@ pub const DEFAULT_MEMORY_REQUEST: i64 = 200 * 1024 * 1024;
 
 /// Amounts beyond 2^53 are cut, so that sums over a node's pods stay within 64 bits.
 const MAX_AMOUNT: i64 = 1 << 53;
-
-const NANO: i128 = 1_000_000_000;
 
 /// What a pod takes of a node, as integers.
 ///
@@ -39,8 +38,8 @@ impl Requests {
         let plain = pod_amounts(pod, Defaults::NONE);
         let pod_level = pod_level(pod).is_some_and(|level| level.names().any(is_pod_level_resource));
         let defaults = Defaults {
-            cpu: !pod_level || plain.get("cpu") == 0,
-            memory: !pod_level || plain.get("memory") == 0,
+            cpu: !pod_level || plain.get("cpu").is_zero(),
+            memory: !pod_level || plain.get("memory").is_zero(),
         };
         let nonzero = pod_amounts(pod, defaults);
         Self {
@@ -93,42 +92,38 @@ fn is_pod_level_resource(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 
-/// Exact amounts by resource name, in billionths.
+/// Exact amounts by resource name.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Amounts(BTreeMap<String, i128>);
+pub(crate) struct Amounts(BTreeMap<String, Quantity>);
 
 impl Amounts {
     /// Quantities that do not parse count as absent: the API server admits none.
-    pub(crate) fn of(list: Option<&BTreeMap<String, Quantity>>) -> Self {
-        Self(
-            list.into_iter()
-                .flatten()
-                .filter_map(|(name, quantity)| Some((name.clone(), nanos(quantity)?)))
-                .collect(),
-        )
+    pub(crate) fn of(list: Option<&BTreeMap<String, Text>>) -> Self {
+        let parsed = |(name, text): (&String, &Text)| Some((name.clone(), Quantity::try_from(text).ok()?));
+        Self(list.into_iter().flatten().filter_map(parsed).collect())
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    fn get(&self, name: &str) -> i128 {
-        self.0.get(name).copied().unwrap_or(0)
+    fn get(&self, name: &str) -> Quantity {
+        self.0.get(name).copied().unwrap_or_default()
     }
 
     /// Thousandths, rounded up.
     pub(crate) fn milli(&self, name: &str) -> i64 {
-        round_up(self.get(name), NANO / 1000)
+        self.get(name).milli_value().clamp(0, MAX_AMOUNT)
     }
 
     /// Whole units, rounded up.
     pub(crate) fn whole(&self, name: &str) -> i64 {
-        round_up(self.get(name), NANO)
+        self.get(name).value().clamp(0, MAX_AMOUNT)
     }
 
     fn add(&mut self, other: &Self) {
         for (name, amount) in &other.0 {
-            *self.0.entry(name.clone()).or_default() += amount;
+            *self.0.entry(name.clone()).or_default() += *amount;
         }
     }
 
@@ -138,11 +133,6 @@ impl Amounts {
             *mine = amount.max(*mine);
         }
     }
-}
-
-fn round_up(nanos: i128, unit: i128) -> i64 {
-    let units = nanos.div_euclid(unit) + i128::from(nanos.rem_euclid(unit) != 0);
-    i64::try_from(units.clamp(0, i128::from(MAX_AMOUNT))).expect("the bounds are within i64")
 }
 
 /// For which resources a container without a request counts with a default.
@@ -160,16 +150,12 @@ impl Defaults {
 
     fn fill(self, amounts: &mut Amounts) {
         if self.cpu {
-            amounts
-                .0
-                .entry("cpu".to_owned())
-                .or_insert(i128::from(DEFAULT_MILLI_CPU_REQUEST) * NANO / 1000);
+            let cpu = Quantity::from_millis(DEFAULT_MILLI_CPU_REQUEST);
+            amounts.0.entry("cpu".to_owned()).or_insert(cpu);
         }
         if self.memory {
-            amounts
-                .0
-                .entry("memory".to_owned())
-                .or_insert(i128::from(DEFAULT_MEMORY_REQUEST) * NANO);
+            let memory = Quantity::from_bytes(DEFAULT_MEMORY_REQUEST);
+            amounts.0.entry("memory".to_owned()).or_insert(memory);
         }
     }
 }
@@ -259,45 +245,6 @@ fn resize_is_infeasible(pod: &SlimPod) -> bool {
         .flatten()
         .find(|c| c.type_ == "PodResizePending");
     pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible"))
-}
-
-/// NANOS_PLACEHOLDER
-fn nanos(quantity: &Quantity) -> Option<i128> {
-    let text = quantity.0.as_str();
-    let digits = text
-        .find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c)))
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let binary = |shift: u32| Some((NANO << shift, 0));
-    let (unit, exponent): (i128, i32) = match suffix {
-        "" => Some((NANO, 0)),
-        "n" => Some((1, 0)),
-        "u" => Some((1_000, 0)),
-        "m" => Some((1_000_000, 0)),
-        "k" => Some((NANO, 3)),
-        "M" => Some((NANO, 6)),
-        "G" => Some((NANO, 9)),
-        "T" => Some((NANO, 12)),
-        "P" => Some((NANO, 15)),
-        "E" => Some((NANO, 18)),
-        "Ki" => binary(10),
-        "Mi" => binary(20),
-        "Gi" => binary(30),
-        "Ti" => binary(40),
-        "Pi" => binary(50),
-        "Ei" => binary(60),
-        other => other.strip_prefix(['e', 'E'])?.parse().ok().map(|e| (NANO, e)),
-    }?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let scale = exponent - i32::try_from(fraction.len()).ok()?;
-    let power = 10i128.checked_pow(scale.unsigned_abs())?;
-    let value = digits.checked_mul(unit)?;
-    if scale >= 0 {
-        value.checked_mul(power)
-    } else {
-        Some(value.div_euclid(power) + i128::from(value.rem_euclid(power) != 0))
-    }
 }
 
 #[cfg(test)]
