@@ -64,6 +64,7 @@ impl Netlink {
         self.handle.link().add(link).execute().await
     }
 
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) async fn set_up(&self, index: u32) -> Result<(), Error> {
         self.handle
             .link()

@@ -1,5 +1,7 @@
 //! The nftables backend against real packets. Needs root and nft (`apt-get install nftables`).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io;
 use std::process::Command;
 use std::sync::Arc;

@@ -24,6 +24,7 @@ fn backend() -> (NftablesBackend, Arc<FakeNft>) {
     (NftablesBackend::with_nft(config(), fake.clone()), fake)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
 fn service(name: &str, spec: serde_json::Value) -> Service {
     serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
 }

@@ -47,7 +47,10 @@ pub struct Topology {
 
 impl Topology {
     /// Makes the namespaces. `bridge_netfilter` is the node's `net.bridge.bridge-nf-call-iptables`.
-    pub(super) async fn new(bridge_netfilter: bool) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the process may not: it takes root.
+    pub async fn new(bridge_netfilter: bool) -> io::Result<Self> {
         let topology = Self {
             node: Arc::new(Namespace::new("node")?),
             client: Namespace::new("client")?,
@@ -77,6 +80,15 @@ impl Topology {
             .await?;
         topology.node.run(node_routes).await?;
         Ok(topology)
+    }
+
+    /// The address of an endpoint's pod, by its index.
+    ///
+    /// # Panics
+    /// If there is no such endpoint.
+    #[must_use]
+    pub fn endpoint_ip(&self, index: usize) -> Ipv4Addr {
+        ENDPOINTS[index]
     }
 
     /// Lays a cable from the node to `namespace`: into the bridge, or with an address of its own at the node's end.

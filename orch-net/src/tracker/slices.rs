@@ -124,16 +124,18 @@ fn better(a: Candidate, b: Candidate) -> Candidate {
 ///
 /// Ready ones; if there is none, those which serve although they terminate (KEP-1669).
 pub(super) fn usable(found: &[(SocketAddr, Candidate)], uses_local: bool) -> (Vec<Endpoint>, Vec<Endpoint>) {
-    let cluster = ready_or_draining(found.iter());
+    let cluster = ready_or_draining(&found.iter());
     let local = if uses_local {
-        ready_or_draining(found.iter().filter(|(_, c)| c.local))
+        ready_or_draining(&found.iter().filter(|(_, c)| c.local))
     } else {
         Vec::new()
     };
     (cluster, local)
 }
 
-fn ready_or_draining<'a>(found: impl Iterator<Item = &'a (SocketAddr, Candidate)> + Clone) -> Vec<Endpoint> {
+fn ready_or_draining<'a>(
+    found: &(impl Iterator<Item = &'a (SocketAddr, Candidate)> + Clone),
+) -> Vec<Endpoint> {
     let pick = |usable: fn(&Candidate) -> bool| -> Vec<Endpoint> {
         let kept = found.clone().filter(|(_, c)| usable(c));
         kept.map(|(address, c)| Endpoint {

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::{Frontend, FrontendAddress, Protocol, Route};
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
 fn service(name: &str, spec: Value) -> Service {
     serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
 }
