@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::{Error, Handle, LinkBridge, LinkDummy, LinkUnspec};
+use rtnetlink::{Error, Handle, LinkBridge, LinkDummy};
 use tokio::task::JoinHandle;
 
 /// A connection to rtnetlink in the network namespace in which it was opened. Its task ends with it.
@@ -68,7 +68,7 @@ impl Netlink {
     pub(crate) async fn set_up(&self, index: u32) -> Result<(), Error> {
         self.handle
             .link()
-            .set(LinkUnspec::new_with_index(index).up().build())
+            .set(rtnetlink::LinkUnspec::new_with_index(index).up().build())
             .execute()
             .await
     }

@@ -15,6 +15,7 @@ fn web() -> Service {
     )
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
 fn slice(name: &str, service: &str, endpoints: Value) -> EndpointSlice {
     serde_json::from_value(json!({
         "metadata": {"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": service}},
