@@ -167,7 +167,7 @@ impl Worker {
         if self.queue.refuses().is_none()
             && let Err(error) = self.log.close()
         {
-            tracing::warn!(?error, "the log could not be closed in good order");
+            tracing::warn!(%error, "the log could not be closed in good order");
         }
     }
 

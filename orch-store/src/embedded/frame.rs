@@ -34,8 +34,6 @@ pub(super) enum Record<'a> {
     Compact {
         revision: u64,
     },
-    /// The store was closed in good order. It proves that the frame before it was whole.
-    Close,
 }
 
 impl Record<'_> {
@@ -62,7 +60,6 @@ impl Record<'_> {
                 buffer.push(3);
                 codec::put_u64(buffer, revision);
             }
-            Self::Close => buffer.push(4),
         }
     }
 }
@@ -83,7 +80,6 @@ impl<'a> Record<'a> {
             3 => Self::Compact {
                 revision: reader.u64()?,
             },
-            4 => Self::Close,
             _ => return None,
         })
     }
@@ -165,7 +161,7 @@ pub(super) fn contains_header(bytes: &[u8], sequence: u64, salt: u32) -> bool {
 mod tests {
     use super::*;
 
-    const RECORDS: [Record<'static>; 4] = [
+    const RECORDS: [Record<'static>; 3] = [
         Record::Put {
             revision: 7,
             deadline: 9,
@@ -177,7 +173,6 @@ mod tests {
             key: b"gone",
         },
         Record::Compact { revision: 3 },
-        Record::Close,
     ];
 
     fn sealed(sequence: u64, salt: u32) -> Vec<u8> {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::frame::{self, Record};
+use super::frame;
+use super::mark::Mark;
 use super::segment;
 use crate::disk::{Disk, DiskFile};
 
@@ -60,6 +61,7 @@ impl Log {
         segment_size: u64,
         segments: Vec<Segment>,
     ) -> io::Result<Self> {
+        Mark::remove(disk.as_ref())?;
         let mut file = disk.open(&segment::name(position.number))?;
         // After a crash of the process alone, what recovery has read may still be in the kernel's hands only; it must
         // be on disk before it is shown to anyone.
@@ -82,6 +84,7 @@ impl Log {
         segment_size: u64,
         segments: Vec<Segment>,
     ) -> io::Result<Self> {
+        Mark::remove(disk.as_ref())?;
         let mut log = Self {
             disk: Arc::clone(disk),
             file: None,
@@ -132,13 +135,12 @@ impl Log {
     }
 
     /// Marks the log as closed in good order.
-    pub(super) fn close(&mut self) -> Result<(), LogError> {
-        if self.file.is_none() {
-            return Ok(());
-        }
-        let mut frame = frame::Builder::default();
-        frame.push(&Record::Close);
-        self.commit(&mut frame, 0)
+    pub(super) fn close(self) -> io::Result<()> {
+        let mark = Mark {
+            number: self.position.number,
+            length: self.position.length,
+        };
+        mark.write(self.disk.as_ref())
     }
 
     /// A crash in here leaves at most a file that holds no more than a header, which recovery takes for what it is.

@@ -6,6 +6,7 @@ mod committer;
 mod frame;
 mod log;
 mod maintenance;
+mod mark;
 mod options;
 mod recovery;
 mod segment;
@@ -110,7 +111,7 @@ impl OpenError {
 ///
 /// **After a crash**, opening the directory finds every write that was acknowledged or shown, and no part of one. It
 /// repairs nothing by guessing: damage that no crash can cause is reported as [`OpenError::Corrupt`].
-/// One damage cannot be told from a crash: that of the very last write of a store that was not closed.
+/// Damage to the very end of the log of a store that was not closed is the one that cannot be told from a crash.
 ///
 /// **When the disk is full**, writes fail with [`StoreError::WriteFailed`], reads go on, and writes succeed again when
 /// there is space. When the disk fails to say whether data is safe, the store takes no more writes

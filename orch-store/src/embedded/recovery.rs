@@ -13,6 +13,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::codec::{Reader, read_full};
 use super::frame::{self, Record};
 use super::log::{Log, Position, Segment};
+use super::mark::Mark;
 use super::{OpenError, segment};
 use crate::disk::Disk;
 use crate::engine::State;
@@ -57,6 +58,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recover
         });
         end = Some((header, stop));
     }
+    check_mark(disk.as_ref(), &names, end)?;
     let log = open_log(disk, end, &replay, segment_size, segments)?;
     let (state, events) = replay.finish();
     Ok(Recovered {
@@ -131,6 +133,31 @@ fn relevant(
         }
     }
     Ok(headers)
+}
+
+/// After a close in good order the log ends where it ended then.
+fn check_mark(
+    disk: &dyn Disk,
+    names: &[String],
+    end: Option<(&segment::Header, Stop)>,
+) -> Result<(), OpenError> {
+    let Some(mark) = Mark::read(disk, names)? else {
+        return Ok(());
+    };
+    let name = segment::name(mark.number);
+    match end {
+        Some((header, stop)) if header.number == mark.number => {
+            if stop.is_torn || stop.length != mark.length {
+                return Err(OpenError::corrupt(
+                    &name,
+                    stop.length,
+                    "the file does not end where it did when the store was closed",
+                ));
+            }
+            Ok(())
+        }
+        _ => Err(OpenError::corrupt(&name, 0, "the file is missing")),
+    }
 }
 
 fn open_log(
@@ -235,7 +262,6 @@ impl Replay {
                 self.floor = self.floor.max(revision);
                 return Ok(());
             }
-            Record::Close => return Ok(()),
         };
         if revision <= self.base {
             return Ok(());

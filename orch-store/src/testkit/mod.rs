@@ -1,4 +1,4 @@
-//! The conformance kit: what every [`Store`] has to do, as tests that any implementation can run.
+//! The conformance kit: what every [`Store`](crate::Store) has to do, as tests that any implementation can run.
 //!
 //! Switch on the feature `testkit` in the dev-dependencies and name a function that makes an empty store:
 //!
