@@ -43,7 +43,8 @@ use crate::resource::ResourceInfo;
 use operation::paths;
 use schemas::{Definitions, Dialect};
 
-/// The media types under which clients ask for the v2 document in protobuf.
+/// The media types under which clients ask for the v2 document in protobuf. The first isn't a valid media type, so
+/// answers bear the second: newer Go programs refuse the other.
 pub const V2_PROTOBUF: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
@@ -65,8 +66,8 @@ pub struct Document {
 pub enum Encoding {
     /// JSON.
     Json,
-    /// gnostic's `openapi.v2.Document`, under the media type which the client named.
-    Protobuf(&'static str),
+    /// gnostic's `openapi.v2.Document`.
+    Protobuf,
 }
 
 impl Encoding {
@@ -78,10 +79,8 @@ impl Encoding {
             .map(|range| range.split(';').next().unwrap_or_default().trim())
             .find_map(|media| match media {
                 "application/json" | "*/*" | "application/*" => Some(Self::Json),
-                other => V2_PROTOBUF
-                    .iter()
-                    .find(|name| **name == other)
-                    .map(|name| Self::Protobuf(name)),
+                other if V2_PROTOBUF.contains(&other) => Some(Self::Protobuf),
+                _ => None,
             })
             .unwrap_or(Self::Json)
     }
@@ -138,11 +137,14 @@ impl OpenApi {
                 etag,
                 content_type: "application/json",
             },
-            Encoding::Protobuf(content_type) => Document {
-                body: protobuf::encode(&document).into(),
-                etag,
-                content_type,
-            },
+            Encoding::Protobuf => {
+                let body = protobuf::encode(&document).into();
+                Document {
+                    body,
+                    etag,
+                    content_type: V2_PROTOBUF[1],
+                }
+            }
         }
     }
 
@@ -375,13 +377,10 @@ mod tests {
 
     #[test]
     fn the_encoding_follows_the_accept_header() {
-        assert_eq!(
-            Encoding::of_accept(V2_PROTOBUF[0]),
-            Encoding::Protobuf(V2_PROTOBUF[0])
-        );
+        assert_eq!(Encoding::of_accept(V2_PROTOBUF[0]), Encoding::Protobuf);
         assert_eq!(Encoding::of_accept("application/json, */*"), Encoding::Json);
         assert_eq!(Encoding::of_accept("text/html"), Encoding::Json);
         let mixed = format!("{};q=1, application/json", V2_PROTOBUF[1]);
-        assert_eq!(Encoding::of_accept(&mixed), Encoding::Protobuf(V2_PROTOBUF[1]));
+        assert_eq!(Encoding::of_accept(&mixed), Encoding::Protobuf);
     }
 }

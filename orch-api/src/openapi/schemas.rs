@@ -21,16 +21,15 @@ pub(super) struct Definitions<'t> {
     done: BTreeMap<String, Value>,
     /// Referred to and not yet written.
     open: BTreeMap<String, &'t Type>,
-    kinds: BTreeMap<&'static str, Vec<Value>>,
+    kinds: BTreeMap<&'static str, Vec<(&'static str, &'static str, &'static str)>>,
 }
 
 impl<'t> Definitions<'t> {
     pub(super) fn new(dialect: Dialect) -> Self {
-        let mut kinds: BTreeMap<&'static str, Vec<Value>> = BTreeMap::new();
+        let mut kinds: BTreeMap<&'static str, Vec<_>> = BTreeMap::new();
         for (group, version, kind, ty) in builtin_roots() {
             if let Some(name) = ty.name() {
-                let gvk = json!({"group": group, "version": version, "kind": kind});
-                kinds.entry(name).or_default().push(gvk);
+                kinds.entry(name).or_default().push((*group, *version, *kind));
             }
         }
         Self {
@@ -135,7 +134,8 @@ impl<'t> Definitions<'t> {
             schema["x-kubernetes-map-type"] = "atomic".into();
         }
         if let Some(kinds) = self.kinds.get(&*s.name) {
-            schema["x-kubernetes-group-version-kind"] = json!(kinds);
+            let gvk = |(group, version, kind): &_| json!({"group": group, "version": version, "kind": kind});
+            schema["x-kubernetes-group-version-kind"] = kinds.iter().map(gvk).collect();
         }
         schema
     }
