@@ -174,7 +174,7 @@ fn operation(
             add_body(&mut operation, &mut parameters, dialect, &schema, &media);
         }
         let schema = response((group, version, kind), verb, definitions);
-        add_response(&mut operation, dialect, schema);
+        add_response(&mut operation, dialect, &schema);
     } else {
         operation["responses"] = json!({"200": {"description": "OK"}});
     }
@@ -346,7 +346,7 @@ fn add_body(
     }
 }
 
-fn add_response(operation: &mut Value, dialect: Dialect, schema: Value) {
+fn add_response(operation: &mut Value, dialect: Dialect, schema: &Value) {
     operation["responses"] = match dialect {
         Dialect::V2 => {
             operation["produces"] = json!(["application/json"]);

@@ -232,13 +232,14 @@ fn set_order(
     if let Some(change) = &change {
         check_order(change, &wanted, id)?;
     }
-    let server = old.clone().unwrap_or_default();
+    let mut server = old.clone().unwrap_or_default();
     let merged = match (old, change) {
         (None, None) => return Ok(()),
         (Some(old), None) => old,
         (None, Some(change)) => adopt_items(change),
         (Some(old), Some(change)) => merge_list(old, change, field, rule)?,
     };
+    take_freed_slots(&mut server, &merged, id);
     if let Some(key) = key
         && let Some(item) = merged.iter().chain(&wanted).find(|item| item.get(key).is_none())
     {
@@ -249,6 +250,23 @@ fn set_order(
         Value::Array(arrange(merged, &wanted, &server, id)),
     );
     Ok(())
+}
+
+/// Upstream deletes and appends in the array which it then takes the server's order from: new items stand in it where
+/// deleted ones made room, after all that was kept.
+fn take_freed_slots(server: &mut Vec<Value>, merged: &[Value], id: Identity<'_>) {
+    if id.0.is_none() {
+        return;
+    }
+    let before = server.len();
+    let fresh: Vec<Value> = merged
+        .iter()
+        .filter(|item| id.position(server, item).is_none())
+        .cloned()
+        .collect();
+    server.retain(|item| id.position(merged, item).is_some());
+    let freed = before - server.len();
+    server.extend(fresh.into_iter().take(freed));
 }
 
 /// The items of the patch must come in the order of the directive, and be named in it.
