@@ -6,10 +6,17 @@
 //! * `testkit` (feature `testkit`): the suite that every runtime passes.
 
 mod address_pool;
+mod agent;
 pub mod embedded;
 mod event_bus;
 pub mod fake;
+mod fd;
 mod log_file;
+mod pod;
 pub mod runtime;
+mod server;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+
+pub use agent::{NodeAgent, NodeAgentBuilder, NodeError};
+pub use server::{Authorizer, Refusal, SystemMasters};

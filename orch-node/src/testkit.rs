@@ -287,11 +287,8 @@ impl Kit {
             self.runtime.list_containers(&filter).await.expect("list")[0].id,
             id
         );
-        self.runtime.stop_container(&id, PATIENCE).await.expect("stop");
-        self.runtime
-            .stop_container(&id, PATIENCE)
-            .await
-            .expect("stop twice");
+        self.runtime.stop_container(&id, GRACE).await.expect("stop");
+        self.runtime.stop_container(&id, GRACE).await.expect("stop twice");
         let status = self.container(&id).await;
         assert_eq!(status.state, ContainerState::Exited);
         assert!(status.finished_at >= status.started_at);
@@ -392,7 +389,7 @@ impl Kit {
             .await
             .expect("exec");
         assert_eq!(answer.exit_code, 0, "{answer:?}");
-        self.runtime.stop_container(&id, PATIENCE).await.expect("stop");
+        self.runtime.stop_container(&id, GRACE).await.expect("stop");
         let late = self
             .runtime
             .exec_sync(&id, &subject.exec_command(), PATIENCE)
@@ -495,7 +492,7 @@ async fn everything_is_found_again(kit: Kit, subject: &mut dyn Subject) -> Kit {
         "an adopted pod's address is taken"
     );
     kit.runtime
-        .stop_container(&running, PATIENCE)
+        .stop_container(&running, GRACE)
         .await
         .expect("stop an adopted container");
     assert_eq!(kit.container(&running).await.state, ContainerState::Exited);

@@ -551,7 +551,7 @@ impl ShimHandle {
         let handle = sys::pidfd_open(pid).map_err(RuntimeError::errno("find the shim"))?;
         Ok(Self {
             pid,
-            handle: sys::watch_fd(handle).map_err(RuntimeError::io("watch the shim"))?,
+            handle: crate::fd::watch(handle).map_err(RuntimeError::io("watch the shim"))?,
         })
     }
 

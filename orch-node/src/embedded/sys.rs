@@ -1,7 +1,7 @@
 //! The system calls that have no safe wrapper.
 #![allow(
     unsafe_code,
-    reason = "fork, AsyncFd, prctl on the bounding set and pidfd calls have no safe wrapper"
+    reason = "fork, prctl on the bounding set and pidfd calls have no safe wrapper"
 )]
 
 use std::fs::File;
@@ -12,7 +12,6 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::ForkResult;
-use tokio::io::unix::AsyncFd;
 
 /// Forks. Only for processes with one thread: the child goes on with all of this program's abilities.
 pub(super) fn fork() -> nix::Result<ForkResult> {
@@ -84,10 +83,4 @@ pub(super) fn keep_stdin() -> io::Result<File> {
         let fd = Errno::result(libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3))?;
         Ok(File::from_raw_fd(fd))
     }
-}
-
-/// Lets tokio watch a descriptor.
-pub(super) fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` always answers with the same descriptor, which is open until it is dropped.
-    unsafe { AsyncFd::register(fd) }.map_err(Into::into)
 }

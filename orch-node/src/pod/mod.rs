@@ -1,0 +1,15 @@
+//! One pod on this node: from its specification and what is observed to what is done and what is reported.
+//!
+//! [`step`] and [`status`] decide and describe, without I/O; [`worker`] drives them.
+
+mod backoff;
+pub(crate) mod config;
+mod env;
+mod handler;
+mod prober;
+mod start;
+pub(crate) mod status;
+mod step;
+pub(crate) mod view;
+pub(crate) mod volumes;
+pub(crate) mod worker;
