@@ -1,44 +1,155 @@
-//! The objects that every cluster has.
+//! The objects that every cluster has: the system's namespaces, and the service by which pods reach the API server.
 
+use std::net::SocketAddr;
+
+use k8s_openapi::api::core::v1::Service;
+use orch_core::ipam::Cidr;
 use orch_core::status::ApiError;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::registry::live;
-use crate::registry::options::WriteOptions;
+use crate::registry::options::{ListOptions, WriteOptions};
+use crate::registry::selection::Selection;
 use crate::registry::write::Write;
+use crate::registry::{list, live};
 use crate::user::{MASTERS, UserInfo};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The port of the service `kubernetes`, and the one behind it when nothing is advertised.
+const PORTS: (u16, u16) = (443, 6443);
 
-/// Creates what is missing.
-pub(crate) async fn create(context: &Context) -> Result<(), ApiError> {
-    let user = UserInfo::new("system:apiserver", [MASTERS]);
-    let options = WriteOptions {
-        field_manager: "kube-apiserver".into(),
-        ..WriteOptions::default()
+/// Creates what is missing and brings up to date what follows from the server's settings.
+pub(crate) async fn create(
+    context: &Context,
+    cidrs: &[Cidr],
+    advertise: Option<SocketAddr>,
+) -> Result<(), ApiError> {
+    let author = Author {
+        context,
+        user: UserInfo::new("system:apiserver", [MASTERS]),
+        options: WriteOptions {
+            field_manager: "kube-apiserver".into(),
+            ..WriteOptions::default()
+        },
     };
-    let Some(resource) = context.core("namespaces") else {
+    adopt_services(context).await?;
+    for name in NAMESPACES {
+        author
+            .ensure("", "namespaces", "", &json!({"metadata": {"name": name}}), false)
+            .await?;
+    }
+    let Some(address) = cidrs.first().and_then(|cidr| cidr.nth(1)) else {
         return Ok(());
     };
-    for name in NAMESPACES {
-        if live::load(context, resource, "", name).await?.is_some() {
-            continue;
-        }
-        let write = Write {
-            context,
-            resource,
-            namespace: "",
-            subresource: None,
-            user: &user,
-            options: &options,
-        };
-        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        match write.create(body.to_string().as_bytes()).await {
-            Ok(_) => (),
-            Err(error) if error.is_already_exists() => (),
-            Err(error) => return Err(error),
-        }
+    let target = advertise.map_or(PORTS.1, |advertise| advertise.port());
+    author
+        .ensure(
+            "",
+            "services",
+            "default",
+            &service(&address.to_string(), target),
+            false,
+        )
+        .await?;
+    if let Some(advertise) = advertise {
+        author
+            .ensure("", "endpoints", "default", &endpoints(advertise), true)
+            .await?;
+        author
+            .ensure(
+                "discovery.k8s.io",
+                "endpointslices",
+                "default",
+                &slice(advertise),
+                true,
+            )
+            .await?;
     }
     Ok(())
+}
+
+/// Finds the addresses and ports that services have.
+async fn adopt_services(context: &Context) -> Result<(), ApiError> {
+    let Some(resource) = context.core("services") else {
+        return Ok(());
+    };
+    let page = list::page(resource, &Selection::all(""), &ListOptions::default()).await?;
+    for entry in page.items {
+        let service: Service = serde_json::from_slice(&entry.json).map_err(ApiError::internal)?;
+        context.services.adopt(&service);
+    }
+    Ok(())
+}
+
+fn service(address: &str, target: u16) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": PORTS.0, "protocol": "TCP", "targetPort": target}],
+        },
+    })
+}
+
+fn endpoints(advertise: SocketAddr) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": advertise.ip().to_string()}],
+            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn slice(advertise: SocketAddr) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if advertise.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+    })
+}
+
+/// Writes as the server itself.
+struct Author<'a> {
+    context: &'a Context,
+    user: UserInfo,
+    options: WriteOptions,
+}
+
+impl Author<'_> {
+    /// Creates an object that is not there, and with `update` makes one that is there say the same.
+    async fn ensure(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        object: &Value,
+        update: bool,
+    ) -> Result<(), ApiError> {
+        let Some(resource) = self.context.resources.get(group, "v1", plural) else {
+            return Ok(());
+        };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let write = Write {
+            context: self.context,
+            resource,
+            namespace,
+            subresource: None,
+            user: &self.user,
+            options: &self.options,
+        };
+        let body = object.to_string();
+        let written = match live::load(self.context, resource, namespace, name).await? {
+            None => write.create(body.as_bytes()).await,
+            Some(_) if update => write.replace(name, body.as_bytes()).await,
+            Some(_) => return Ok(()),
+        };
+        match written {
+            Ok(_) => Ok(()),
+            // Another server was faster.
+            Err(error) if error.is_already_exists() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }

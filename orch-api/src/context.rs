@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::admission::Admission;
 use crate::authz::Authorizer;
 use crate::cache::StoreHandle;
+use crate::node::NodeConnector;
+use crate::openapi::OpenApi;
 use crate::registry::{Resource, Resources};
 use crate::services::Services;
 use crate::tasks::Tasks;
@@ -19,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     pub(crate) services: Services,
+    pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
+    pub(crate) openapi: OpenApi,
     pub(crate) settings: Settings,
 }
 

@@ -21,6 +21,8 @@ pub trait Object: Any + Send + Sync + Debug {
     fn to_json(&self) -> Vec<u8>;
     /// A copy.
     fn clone_box(&self) -> Box<dyn Object>;
+    /// Becomes `other`, if that is of the same type; else nothing happens.
+    fn assign(&mut self, other: Box<dyn Object>);
     /// For downcasts.
     fn as_any(&self) -> &dyn Any;
     /// For downcasts.
@@ -99,6 +101,12 @@ impl<T: Typed> Object for T {
         Box::new(self.clone())
     }
 
+    fn assign(&mut self, other: Box<dyn Object>) {
+        if let Some(other) = other.downcast_ref::<Self>() {
+            self.clone_from(other);
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -142,6 +150,12 @@ impl Object for DynamicObject {
 
     fn clone_box(&self) -> Box<dyn Object> {
         Box::new(self.clone())
+    }
+
+    fn assign(&mut self, other: Box<dyn Object>) {
+        if let Some(other) = other.downcast_ref::<Self>() {
+            self.clone_from(other);
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

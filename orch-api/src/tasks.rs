@@ -39,7 +39,10 @@ impl Tasks {
         task: impl FnOnce(CancellationToken) -> F,
     ) {
         let task = task(self.shared.stop.clone());
-        self.shared.tasks.lock().spawn(task);
+        let mut tasks = self.shared.tasks.lock();
+        // Those that have ended make room.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     /// Tells all tasks to end.

@@ -65,10 +65,11 @@ pub(crate) fn failure(error: ApiError) -> Response<Body> {
 }
 
 /// The `Status` of a success that gives no object.
-pub(crate) fn success(code: StatusCode, details: Status) -> Result<Response<Body>, ApiError> {
+pub(crate) fn success(code: StatusCode) -> Result<Response<Body>, ApiError> {
     let status = Status {
         status: Some("Success".into()),
-        ..details
+        code: Some(i32::from(code.as_u16())),
+        ..Status::default()
     };
     serialised(code, &status)
 }

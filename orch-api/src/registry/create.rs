@@ -69,17 +69,21 @@ impl Write<'_> {
         let Candidate {
             mut object,
             mut warnings,
+            owners_known,
         } = candidate;
         let strategy = &*self.resource.strategy;
         strategy.default(&mut *object);
         metadata::prepare_create(object.metadata_mut(), self.namespace);
+        if !owners_known {
+            ownership::track(self, &mut *object, None)?;
+        }
         self.admit(Operation::Create, &mut *object, None).await?;
         object.metadata_mut().generation = None;
         strategy.prepare_for_create(&mut *object);
         let allocation = self
             .context
             .services
-            .create(self.resource, &mut *object, self.options.dry_run)?;
+            .allocate(self.resource, &mut *object, None)?;
         let name = object.name().to_owned();
         let mut errors = metadata::validate(
             object.metadata(),
@@ -90,11 +94,12 @@ impl Write<'_> {
         self.check(&name, &errors)?;
         self.admit_finished(Operation::Create, &name, Some(&*object), None)
             .await?;
-        ownership::after_write(self, &mut *object, None)?;
         warnings.extend(strategy.warnings(&*object, None));
         let key = self.resource.info().key(self.namespace, &name);
         let stored = self.store_new(key.into(), &name, &mut *object).await?;
-        allocation.keep();
+        if !self.options.dry_run {
+            allocation.keep();
+        }
         Ok(Outcome {
             code: StatusCode::CREATED,
             json: stored,

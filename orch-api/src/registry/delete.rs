@@ -259,7 +259,7 @@ impl Write<'_> {
             .await
         {
             Ok(deleted) => {
-                self.context.services.release(self.resource, &*live.object);
+                self.context.services.release(&*live.object);
                 let json = live::served(&live.kv.value, deleted.revision.get());
                 Ok(Some(Deleted::Gone { json, uid }))
             }

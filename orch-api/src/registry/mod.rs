@@ -2,10 +2,12 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod edit;
 pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod metadata;
 pub(crate) mod options;
+pub(crate) mod parts;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod selection;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use orch_core::status::{GroupKind, GroupResource};
 
 use crate::cache::{Cache, StoreHandle};
+use crate::ownership::Unowned;
 use crate::resource::ResourceInfo;
 use crate::strategy::Strategy;
 use crate::tasks::Tasks;
@@ -31,14 +34,16 @@ pub(crate) struct Resource {
     pub(crate) cache: Cache,
     pub(crate) group_resource: GroupResource,
     pub(crate) group_kind: GroupKind,
+    pub(crate) unowned: Unowned,
 }
 
 impl Resource {
-    fn new(strategy: Arc<dyn Strategy>, store: StoreHandle, tasks: Tasks) -> Self {
+    pub(crate) fn new(strategy: Arc<dyn Strategy>, store: StoreHandle, tasks: Tasks) -> Self {
         let info = strategy.info();
         Self {
             group_resource: GroupResource::new(info.group.clone(), info.plural.clone()),
             group_kind: GroupKind::new(info.group.clone(), info.kind.clone()),
+            unowned: Unowned::of(info),
             cache: Cache::new(Arc::clone(&strategy), store, tasks),
             strategy,
         }

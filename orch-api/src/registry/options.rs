@@ -26,6 +26,8 @@ pub(crate) enum FieldValidation {
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) field_manager: String,
+    /// Whether the client named its manager itself.
+    pub(crate) names_manager: bool,
     pub(crate) field_validation: FieldValidation,
     pub(crate) force: Option<bool>,
 }
@@ -63,6 +65,7 @@ impl WriteOptions {
         Ok(Self {
             dry_run,
             field_manager,
+            names_manager: manager.is_some(),
             field_validation,
             force,
         })

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orch_core::field::{ErrorList, FieldError, Path};
 use orch_core::status::ApiError;
@@ -14,6 +15,7 @@ use crate::admission::Operation;
 use crate::object::Object;
 use crate::ownership;
 use crate::resource::Subresource;
+use crate::services::Allocation;
 use crate::store_error;
 
 /// How often a write that names no resourceVersion is tried again when somebody else was first.
@@ -70,11 +72,12 @@ impl Write<'_> {
             let Candidate {
                 mut object,
                 mut warnings,
+                owners_known,
             } = compute(&live)?;
             let guarded = self.check_preconditions(name, object.metadata(), &live)?;
-            self.prepare(&mut object, &live).await?;
+            let allocation = self.prepare(&mut object, &live, owners_known).await?;
             warnings.extend(self.resource.strategy.warnings(&*object, Some(&*live.object)));
-            match self.store_changed(&live, object).await? {
+            match self.store_changed(&live, object, allocation).await? {
                 Attempt::Done(json) => {
                     return Ok(Outcome {
                         code: StatusCode::OK,
@@ -115,68 +118,66 @@ impl Write<'_> {
         }
     }
 
-    async fn prepare(&self, object: &mut Box<dyn Object>, live: &Live) -> Result<(), ApiError> {
+    async fn prepare(
+        &self,
+        object: &mut Box<dyn Object>,
+        live: &Live,
+        owners_known: bool,
+    ) -> Result<Option<Allocation>, ApiError> {
         let (strategy, old) = (&*self.resource.strategy, &*live.object);
         strategy.default(&mut **object);
         metadata::prepare_update(object.metadata_mut(), old.metadata());
+        if !owners_known {
+            ownership::track(self, &mut **object, Some(old))?;
+        }
         self.admit(Operation::Update, &mut **object, Some(old)).await?;
         let name = object.name().to_owned();
-        let is_status = self.subresource == Some(Subresource::Status);
         let mut errors = metadata::validate_update(object.metadata(), old.metadata());
-        if is_status {
+        let mut allocation = None;
+        if self.subresource == Some(Subresource::Status) {
             strategy.prepare_for_status_update(&mut **object, old);
             errors.extend(strategy.validate_status_update(&**object, old));
         } else {
             strategy.prepare_for_update(&mut **object, old);
-            self.context
-                .services
-                .carry_over(self.resource, &mut **object, old);
+            allocation = Some(
+                self.context
+                    .services
+                    .allocate(self.resource, &mut **object, Some(old))?,
+            );
             errors.extend(strategy.validate_update(&**object, old));
         }
         self.check(&name, &errors)?;
         self.admit_finished(Operation::Update, &name, Some(&**object), Some(old))
             .await?;
-        ownership::after_write(self, &mut **object, Some(old))
+        Ok(allocation)
     }
 
-    async fn store_changed(&self, live: &Live, mut object: Box<dyn Object>) -> Result<Attempt, ApiError> {
-        let name = object.name().to_owned();
-        let allocation = match self.subresource {
-            None => self.context.services.update(
-                self.resource,
-                &mut *object,
-                &*live.object,
-                self.options.dry_run,
-            )?,
-            Some(_) => crate::services::Allocation::none(),
-        };
-        if is_deleted_by_update(object.metadata(), live.object.metadata()) {
+    async fn store_changed(
+        &self,
+        live: &Live,
+        mut object: Box<dyn Object>,
+        allocation: Option<Allocation>,
+    ) -> Result<Attempt, ApiError> {
+        if is_deleted_by_update(&*object, live.object.metadata()) {
             return self.remove_after_update(live, &*object).await;
         }
         let value = encode(&mut *object);
-        if value == live.kv.value || ownership::only_times_differ(&*object, &*live.object) {
+        if value == live.kv.value || ownership::only_times_differ(&*object, live) {
             return Ok(Attempt::Done(live.served()));
         }
         if self.options.dry_run {
             return Ok(Attempt::Done(live::served(&value, live.revision())));
         }
         let ttl = self.context.time_to_live(self.resource);
-        match self
-            .context
-            .store
-            .0
-            .update(live.kv.key.clone(), value, live.kv.mod_revision, ttl)
-            .await
-        {
+        let (key, expected) = (live.kv.key.clone(), live.kv.mod_revision);
+        match self.context.store.0.update(key, value, expected, ttl).await {
             Ok(kv) => {
-                allocation.keep();
+                if let Some(allocation) = allocation {
+                    allocation.keep();
+                }
                 Ok(Attempt::Done(live::served(&kv.value, kv.mod_revision.get())))
             }
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),
-            Err(StoreError::ValueTooLarge { .. }) => Err(ApiError::too_large(format!(
-                "{} {name:?}",
-                self.resource.group_resource
-            ))),
             Err(error) => Err(store_error(error)),
         }
     }
@@ -195,7 +196,7 @@ impl Write<'_> {
             .await
         {
             Ok(_) => {
-                self.context.services.release(self.resource, &*live.object);
+                self.context.services.release(&*live.object);
                 Ok(Attempt::Done(json))
             }
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),
@@ -204,16 +205,15 @@ impl Write<'_> {
     }
 }
 
-/// Upstream's `ShouldDeleteDuringUpdate`.
-fn is_deleted_by_update(new: &ObjectMeta, old: &ObjectMeta) -> bool {
-    let has_finalizers = |metadata: &ObjectMeta| {
-        metadata
-            .finalizers
-            .as_ref()
-            .is_some_and(|names| !names.is_empty())
-    };
-    !has_finalizers(new)
-        && has_finalizers(old)
+/// Upstream's `ShouldDeleteDuringUpdate`. A namespace has finalizers in its spec too.
+fn is_deleted_by_update(new: &dyn Object, old: &ObjectMeta) -> bool {
+    let some = |names: Option<&Vec<String>>| names.is_some_and(|names| !names.is_empty());
+    let namespace = new
+        .downcast_ref::<Namespace>()
+        .and_then(|namespace| namespace.spec.as_ref()?.finalizers.as_ref());
+    !some(new.metadata().finalizers.as_ref())
+        && !some(namespace)
+        && some(old.finalizers.as_ref())
         && old.deletion_timestamp.is_some()
         && old.deletion_grace_period_seconds.unwrap_or(0) == 0
 }

@@ -54,6 +54,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Candidate {
     pub(crate) object: Box<dyn Object>,
     pub(crate) warnings: Vec<String>,
+    /// Whether its `managedFields` are those after this write already.
+    pub(crate) owners_known: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -114,6 +116,7 @@ impl Write<'_> {
         Ok(Candidate {
             object: decoded.object,
             warnings,
+            owners_known: false,
         })
     }
 

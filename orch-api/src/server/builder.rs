@@ -1,7 +1,10 @@
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orch_core::ipam::Cidr;
 use orch_core::status::ApiError;
 use orch_store::{Revision, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +17,10 @@ use crate::authz::{Authorizer, ComponentAuthorizer};
 use crate::bootstrap;
 use crate::cache::StoreHandle;
 use crate::context::{Context, Settings};
+use crate::node::{HttpsConnector, NodeConnector};
+use crate::openapi::OpenApi;
 use crate::registry::Resources;
+use crate::services::Services;
 use crate::strategy::Strategy;
 use crate::tasks::Tasks;
 
@@ -41,6 +47,10 @@ pub struct ApiServerBuilder {
     authorizer: Arc<dyn Authorizer>,
     admission: Vec<Arc<dyn Admission>>,
     compaction: Option<Duration>,
+    service_cidrs: Vec<Cidr>,
+    node_ports: RangeInclusive<u16>,
+    advertise: Option<SocketAddr>,
+    nodes: Option<Arc<dyn NodeConnector>>,
     settings: Settings,
 }
 
@@ -65,6 +75,10 @@ impl ApiServerBuilder {
                 Arc::new(TaintNodesByCondition),
             ],
             compaction: Some(COMPACTION_PERIOD),
+            service_cidrs: Vec::new(),
+            node_ports: 30000..=32767,
+            advertise: None,
+            nodes: None,
             settings: Settings {
                 event_ttl: Duration::from_secs(3600),
                 git_version: "v1.37.0+orch".to_owned(),
@@ -109,6 +123,36 @@ impl ApiServerBuilder {
         self
     }
 
+    /// The range of services' cluster IPs; a second call adds the range of the other address family. Default
+    /// 10.96.0.0/16.
+    pub fn service_cidr(mut self, cidr: Cidr) -> Self {
+        self.service_cidrs.push(cidr);
+        self
+    }
+
+    /// The range of services' node ports. Default 30000 to 32767.
+    pub fn node_port_range(mut self, range: RangeInclusive<u16>) -> Self {
+        self.node_ports = range;
+        self
+    }
+
+    /// Where pods reach this server. With it the service `kubernetes` has an endpoint.
+    pub fn advertise(mut self, address: SocketAddr) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// How to reach node agents over HTTPS, for logs: a configuration with a client certificate that they accept.
+    pub fn kubelet_client(self, tls: Arc<rustls::ClientConfig>) -> Self {
+        self.node_connector(Arc::new(HttpsConnector::new(tls)))
+    }
+
+    /// Another way to reach node agents.
+    pub fn node_connector(mut self, nodes: Arc<dyn NodeConnector>) -> Self {
+        self.nodes = Some(nodes);
+        self
+    }
+
     /// Makes the server and, on an empty store, the objects that every cluster has.
     ///
     /// # Errors
@@ -121,18 +165,35 @@ impl ApiServerBuilder {
             let store = Arc::clone(&store.0);
             tasks.spawn(move |shutdown| compact(store, period, shutdown));
         }
+        let cidrs = match self.service_cidrs.as_slice() {
+            [] => &[default_service_cidr()],
+            given => given,
+        };
+        let strategies = self.strategies;
+        let openapi = OpenApi::new(
+            self.settings.git_version.clone(),
+            strategies.iter().map(|one| one.info().clone()).collect(),
+        );
         let context = Arc::new(Context {
-            resources: Resources::new(self.strategies, &store, &tasks),
+            resources: Resources::new(strategies, &store, &tasks),
             store,
             tasks,
             authorizer: self.authorizer,
             admission: self.admission,
-            services: crate::services::Services::default(),
+            services: Services::new(cidrs, self.node_ports),
+            nodes: self.nodes,
+            openapi,
             settings: self.settings,
         });
-        bootstrap::create(&context).await.map_err(BuildError::Bootstrap)?;
+        bootstrap::create(&context, cidrs, self.advertise)
+            .await
+            .map_err(BuildError::Bootstrap)?;
         Ok(ApiServer { context })
     }
+}
+
+fn default_service_cidr() -> Cidr {
+    Cidr::new(IpAddr::from([10, 96, 0, 0]), 16).expect("an IPv4 network may have 16 bits")
 }
 
 /// Forgets the store's history, always leaving one period of it.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Method, Response, StatusCode};
 use orch_core::status::ApiError;
 use serde_json::json;
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::dispatch::Call;
 use crate::http::body::Body;
 use crate::http::response;
+use crate::openapi::{Document, Encoding};
 
 /// The checks that `/livez`, `/readyz` and `/healthz` make.
 const CHECKS: [&str; 2] = ["ping", "etcd"];
@@ -19,6 +21,19 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
     }
     match path.trim_end_matches('/') {
         "/version" => version(call),
+        "/openapi/v2" => {
+            let accept = call
+                .headers
+                .get(ACCEPT)
+                .and_then(|accept| accept.to_str().ok())
+                .unwrap_or_default();
+            let openapi = &call.context.openapi;
+            if is_known(call, openapi.v2_etag()) {
+                return Ok(not_modified());
+            }
+            document(openapi.v2(Encoding::of_accept(accept)))
+        }
+        "/openapi/v3" => document(call.context.openapi.v3_index()),
         "" => response::serialised(StatusCode::OK, &json!({"paths": PATHS})),
         path => match path
             .strip_prefix('/')
@@ -35,6 +50,35 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
 const PATHS: [&str; 7] = [
     "/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/version",
 ];
+
+/// Whether the client has the document of that ETag already.
+fn is_known(call: &Call<'_>, etag: &str) -> bool {
+    let known = call
+        .headers
+        .get(IF_NONE_MATCH)
+        .and_then(|known| known.to_str().ok())
+        .unwrap_or_default();
+    known
+        .split(',')
+        .any(|known| known.trim().trim_start_matches("W/").trim_matches('"') == etag)
+}
+
+fn not_modified() -> Response<Body> {
+    response::text(StatusCode::NOT_MODIFIED, Body::empty())
+}
+
+fn document(document: Document) -> Result<Response<Body>, ApiError> {
+    let mut response = response::json(StatusCode::OK, document.body);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(document.content_type));
+    let etag = HeaderValue::try_from(format!("\"{}\"", document.etag)).map_err(ApiError::internal)?;
+    response.headers_mut().insert(ETAG, etag);
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
 
 fn version(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let version = &call.context.settings.git_version;

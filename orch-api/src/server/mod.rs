@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 pub use self::builder::{ApiServerBuilder, BuildError};
+pub(crate) use self::dispatch::yaml_to_json;
 use crate::context::Context;
 use crate::http::body::Body;
 use crate::user::UserInfo;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
+use k8s_openapi::api::core::v1::Binding;
 use orch_core::status::ApiError;
 
 use super::dispatch::Call;
@@ -11,7 +12,8 @@ use crate::http::body::Body;
 use crate::http::path::Target;
 use crate::http::response;
 use crate::registry::delete::Deletion;
-use crate::registry::options::{ListOptions, WriteOptions};
+use crate::registry::options::{ListOptions, WriteOptions, resource_version};
+use crate::registry::parts::{binding, eviction, log, not_implemented, scale};
 use crate::registry::patch::Format;
 use crate::registry::selection::Selection;
 use crate::registry::table::{self, IncludeObject};
@@ -30,6 +32,9 @@ pub(super) async fn answer(call: &Call<'_>, target: &Target<'_>) -> Result<Respo
         return Err(ApiError::unknown_resource());
     }
     match (target.name.as_deref(), target.subresource.as_deref()) {
+        (None, _) if resource.is("", "bindings") && !namespace.is_empty() => {
+            legacy_binding(call, namespace).await
+        }
         (None, _) => collection(call, resource, namespace, target.watch).await,
         (Some(_), _) if resource.info().is_namespaced() && namespace.is_empty() => {
             Err(ApiError::unknown_resource())
@@ -234,8 +239,113 @@ async fn part_of(
 ) -> Result<Response<Body>, ApiError> {
     match part {
         Subresource::Status => one(call, resource, namespace, name, Some(part)).await,
-        _ => Err(ApiError::unknown_resource()),
+        Subresource::Scale => scale(call, resource, namespace, name).await,
+        Subresource::Binding => {
+            require(call, &Method::POST)?;
+            let binding = binding::read(&call.json()?, Some(name))?;
+            bind(call, resource, namespace, &binding).await
+        }
+        Subresource::Finalize => {
+            require(call, &Method::PUT)?;
+            let options = WriteOptions::parse(&call.query, call.headers, "UpdateOptions")?;
+            let body = call.json()?;
+            let outcome = write(call, resource, namespace, Some(part), &options)
+                .finalize_namespace(name, &body)
+                .await?;
+            respond(call, resource, outcome)
+        }
+        Subresource::Eviction => {
+            require(call, &Method::POST)?;
+            let wanted = eviction::read(&call.json()?, name)?;
+            let options = WriteOptions {
+                dry_run: wanted.dry_run,
+                ..WriteOptions::default()
+            };
+            write(call, resource, namespace, Some(part), &options)
+                .evict(name, &wanted)
+                .await?;
+            response::success(StatusCode::CREATED)
+        }
+        Subresource::Log => {
+            require(call, &Method::GET)?;
+            log::log(call.context, resource, namespace, name, &call.query, call.headers).await
+        }
+        Subresource::Token
+        | Subresource::Exec
+        | Subresource::Attach
+        | Subresource::PortForward
+        | Subresource::Proxy
+        | Subresource::EphemeralContainers
+        | Subresource::Resize
+        | Subresource::Approval => Err(not_implemented(&format!(
+            "{}/{}",
+            resource.group_resource,
+            part.as_str()
+        ))),
     }
+}
+
+fn require(call: &Call<'_>, method: &Method) -> Result<(), ApiError> {
+    if call.method == method {
+        Ok(())
+    } else {
+        Err(call.method_not_allowed())
+    }
+}
+
+async fn scale(
+    call: &Call<'_>,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Response<Body>, ApiError> {
+    let part = Some(Subresource::Scale);
+    let outcome = match *call.method {
+        Method::GET | Method::HEAD => {
+            let version = resource_version(call.query.get("resourceVersion"))?;
+            let json = read::bytes(call.context, resource, namespace, name, version).await?;
+            return Ok(response::json(
+                StatusCode::OK,
+                scale::view(&*resource.strategy, &json)?,
+            ));
+        }
+        Method::PUT => {
+            let options = WriteOptions::parse(&call.query, call.headers, "UpdateOptions")?;
+            let body = call.json()?;
+            write(call, resource, namespace, part, &options)
+                .replace_scale(name, &body)
+                .await?
+        }
+        Method::PATCH => {
+            let format = Format::of(call.headers)?;
+            let options = WriteOptions::parse(&call.query, call.headers, "PatchOptions")?;
+            write(call, resource, namespace, part, &options)
+                .patch_scale(name, format, &call.body)
+                .await?
+        }
+        _ => return Err(call.method_not_allowed()),
+    };
+    Ok(response::json(outcome.code, outcome.json))
+}
+
+async fn bind(
+    call: &Call<'_>,
+    pods: &Resource,
+    namespace: &str,
+    binding: &Binding,
+) -> Result<Response<Body>, ApiError> {
+    let options = WriteOptions::parse(&call.query, call.headers, "CreateOptions")?;
+    write(call, pods, namespace, Some(Subresource::Binding), &options)
+        .bind(binding)
+        .await?;
+    response::success(StatusCode::CREATED)
+}
+
+/// POST to `bindings`, the old way to bind a pod.
+async fn legacy_binding(call: &Call<'_>, namespace: &str) -> Result<Response<Body>, ApiError> {
+    require(call, &Method::POST)?;
+    let pods = call.context.core("pods").ok_or_else(ApiError::unknown_resource)?;
+    bind(call, pods, namespace, &binding::read(&call.json()?, None)?).await
 }
 
 /// The answer to a write, in the shape that the client wants.
@@ -252,7 +362,6 @@ fn respond(call: &Call<'_>, resource: &Resource, outcome: Outcome) -> Result<Res
         )?,
     };
     let mut response = response::json(code, json);
-    debug_assert!(code == StatusCode::OK || code == StatusCode::CREATED);
     response::warn(&mut response, &warnings);
     Ok(response)
 }
