@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{Error, Handle, LinkBridge, LinkDummy};
 use tokio::task::JoinHandle;
@@ -94,7 +94,12 @@ impl Netlink {
 
     /// Gives an address to a link; one that it has is no error.
     pub(crate) async fn add_address(&self, index: u32, ip: IpAddr, prefix: u8) -> Result<(), Error> {
-        let added = self.handle.address().add(index, ip, prefix).execute().await;
+        let mut request = self.handle.address().add(index, ip, prefix);
+        if ip.is_ipv6() {
+            // Without this the address can be used only after a while, in which others are asked whether they have it.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        let added = request.execute().await;
         tolerate(added, |error| errno(error) == Some(nix::libc::EEXIST))
     }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use orch_api::testkit::TestServer;
-use orch_net::testkit::{BRIDGE_CIDR, Namespace, POD_CIDR, Topology};
+use orch_net::testkit::{BRIDGE_CIDRS, Namespace, POD_CIDRS, Topology};
 use orch_net::{Choice, ServiceProxy};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,8 +108,9 @@ async fn follows_the_api(topology: Arc<Topology>, choice: Choice) {
     let proxy = ServiceProxy::builder(server.client())
         .node_name("node")
         .backend(choice)
-        .pod_cidrs([POD_CIDR.parse().unwrap()])
-        .bridge_cidrs([BRIDGE_CIDR.parse().unwrap()])
+        .pod_cidrs(POD_CIDRS.map(|cidr| cidr.parse().unwrap()))
+        .bridge_cidrs(BRIDGE_CIDRS.map(|cidr| cidr.parse().unwrap()))
+        .check_interval(Duration::from_millis(200))
         .cleanup_on_stop(true)
         .build()
         .await
@@ -132,6 +133,17 @@ async fn follows_the_api(topology: Arc<Topology>, choice: Choice) {
         .create(&PostParams::default(), &slice(&ips[1..]))
         .await
         .unwrap();
+    eventually(&topology, &Ok("web-2".to_owned())).await;
+
+    // Somebody clears the tables.
+    let flushed = std::process::Command::new("nft")
+        .args(["flush", "ruleset"])
+        .status();
+    assert!(
+        flushed
+            .expect("nft is installed (apt-get install nftables)")
+            .success()
+    );
     eventually(&topology, &Ok("web-2".to_owned())).await;
 
     let restricted = json!({"spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}});

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use orch_net::ProxyBackend;
 use orch_net::nftables::{NftablesBackend, NftablesConfig};
-use orch_net::testkit::{BRIDGE_CIDR, Expectations, POD_CIDR, conformance};
+use orch_net::testkit::{BRIDGE_CIDRS, Expectations, POD_CIDRS, conformance};
 
 fn backend() -> Box<dyn ProxyBackend> {
     Box::new(NftablesBackend::new(NftablesConfig {
-        pod_cidrs: vec![POD_CIDR.parse().unwrap()],
-        bridge_cidrs: vec![BRIDGE_CIDR.parse().unwrap()],
+        pod_cidrs: POD_CIDRS.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+        bridge_cidrs: BRIDGE_CIDRS.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         ..NftablesConfig::default()
     }))
 }
@@ -35,6 +35,7 @@ fn expectations(bridge_netfilter: bool) -> Expectations {
         outlives_process: true,
         damage: Some(Arc::new(|| nft(&["flush", "ruleset"]).map(drop))),
         bridge_netfilter,
+        ipv4_only: false,
     }
 }
 

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use orch_net::ProxyBackend;
-use orch_net::testkit::{Expectations, POD_CIDR, conformance};
+use orch_net::testkit::{Expectations, POD_CIDRS, conformance};
 use orch_net::userspace::{UserspaceBackend, UserspaceConfig};
 
 fn backend() -> Box<dyn ProxyBackend> {
     Box::new(UserspaceBackend::new(UserspaceConfig {
-        pod_cidrs: vec![POD_CIDR.parse().unwrap()],
+        pod_cidrs: POD_CIDRS.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         ..UserspaceConfig::default()
     }))
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::UdpSocket;
 
-use super::kit::{DNS, Error, HTTP, Health, Kit, NODE_DNS, NODE_HTTP, Place, cluster, external, node_port};
+use super::kit::{
+    DNS, Error, HTTP, Health, Kit, NODE_DNS, NODE_HTTP, Place, cluster, external, node_port, twin,
+};
 use super::topology::{CLIENT, OUTSIDER};
 use super::traffic::{self, Denial};
 use crate::backend::ProxyBackend;
@@ -27,6 +29,7 @@ macro_rules! cases {
 cases! {
     "a cluster IP answers pods, the node and outsiders" => cluster_ip_answers,
     "node ports and external IPs answer" => other_frontends_answer,
+    "IPv6 is served as IPv4 is" => ipv6_answers,
     "connections are spread over all endpoints" => connections_are_spread,
     "a pod reaches itself through its Service" => hairpin,
     "each half of a connection closes by itself" => half_close,
@@ -65,6 +68,33 @@ async fn cluster_ip_answers(kit: &mut Kit) -> Outcome {
         }
     }
     Ok(())
+}
+
+async fn ipv6_answers(kit: &mut Kit) -> Outcome {
+    if !kit.ipv6() {
+        return Ok(());
+    }
+    for endpoint in 0..3 {
+        kit.serve(&[endpoint]).await?;
+        for place in [Place::Client, Place::Node, Place::Outsider] {
+            let expected = kit.namespace(Place::Endpoint(endpoint)).name().to_owned();
+            for to in [cluster(HTTP), node_port(place, NODE_HTTP), external(HTTP)] {
+                let answer = kit.ask(place, twin(to)).await?;
+                ensure(answer.server == expected, || {
+                    format!("{answer:?}, not {expected}")
+                })?;
+            }
+            kit.ask_udp(place, twin(cluster(DNS))).await?;
+            kit.ask_udp(place, twin(node_port(place, NODE_DNS))).await?;
+        }
+    }
+    kit.serve(&[0]).await?;
+    kit.ask(Place::Endpoint(0), twin(cluster(HTTP))).await?;
+    kit.serve(&[]).await?;
+    let denial = kit.denied(Place::Client, twin(cluster(HTTP))).await?;
+    ensure(denial == Denial::Refused, || {
+        format!("without endpoints: {denial:?}")
+    })
 }
 
 async fn other_frontends_answer(kit: &mut Kit) -> Outcome {

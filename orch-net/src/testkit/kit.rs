@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::topology::{ENDPOINTS, GATEWAY, NODE_OUTSIDE, Topology};
+use super::topology::{ENDPOINTS, GATEWAY, NODE_OUTSIDE, Topology, has_ipv6, six};
 use super::traffic::{self, Answer, Connection, Denial};
 use super::{Expectations, Namespace};
 use crate::backend::ProxyBackend;
-use crate::model::{Changes, DesiredState, NamespacedName};
+use crate::model::{Changes, DesiredState, Family, NamespacedName};
 use crate::tracker::Tracker;
 
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -58,9 +58,16 @@ impl Kit {
         for (namespace, ip) in topology.endpoints.iter().zip(ENDPOINTS) {
             let name = namespace.name().to_owned();
             let at = move |port| SocketAddr::new(IpAddr::V4(ip), port);
+            let twin = name.clone();
             namespace
                 .run(move || traffic::serve(name, at(TARGET_HTTP), at(TARGET_DNS)))
                 .await?;
+            let at = move |port| SocketAddr::new(IpAddr::V6(six(ip)), port);
+            if has_ipv6() {
+                namespace
+                    .run(move || traffic::serve(twin, at(TARGET_HTTP), at(TARGET_DNS)))
+                    .await?;
+            }
         }
         let mut kit = Self {
             topology,
@@ -148,7 +155,8 @@ impl Kit {
         let mut object = json!({
             "metadata": {"namespace": "kit", "name": "web"},
             "spec": {
-                "type": "NodePort", "clusterIP": CLUSTER_IP, "externalIPs": [EXTERNAL_IP],
+                "type": "NodePort", "clusterIP": CLUSTER_IP, "clusterIPs": self.families(CLUSTER_IP),
+                "externalIPs": self.families(EXTERNAL_IP),
                 "ports": [
                     {"name": "http", "port": HTTP, "protocol": "TCP", "nodePort": NODE_HTTP},
                     {"name": "dns", "port": DNS, "protocol": "UDP", "nodePort": NODE_DNS},
@@ -168,26 +176,35 @@ impl Kit {
 
     /// Sets the endpoints of `web` by their indexes.
     pub(super) fn endpoints(&mut self, endpoints: &[(usize, Health)]) -> Result<(), Error> {
-        let endpoints: Vec<Value> = endpoints
-            .iter()
-            .map(|(index, health)| {
-                let ready = *health == Health::Ready;
-                json!({
-                    "addresses": [ENDPOINTS[*index]], "nodeName": if *index < 2 { NODE_NAME } else { "other" },
-                    "conditions": {"ready": ready, "serving": true, "terminating": !ready},
-                })
-            })
-            .collect();
-        let slice = json!({
-            "metadata": {"namespace": "kit", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
-            "addressType": "IPv4", "endpoints": endpoints,
-            "ports": [
-                {"name": "http", "port": TARGET_HTTP, "protocol": "TCP"},
-                {"name": "dns", "port": TARGET_DNS, "protocol": "UDP"},
-            ],
-        });
-        self.tracker.apply_slice(&serde_json::from_value(slice)?);
+        for (family, name) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+            let endpoints: Vec<Value> = endpoints
+                .iter()
+                .map(|endpoint| entry(family, *endpoint))
+                .collect();
+            let slice = json!({
+                "metadata": {"namespace": "kit", "name": name, "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": name, "endpoints": endpoints,
+                "ports": [
+                    {"name": "http", "port": TARGET_HTTP, "protocol": "TCP"},
+                    {"name": "dns", "port": TARGET_DNS, "protocol": "UDP"},
+                ],
+            });
+            self.tracker.apply_slice(&serde_json::from_value(slice)?);
+        }
         Ok(())
+    }
+
+    /// Whether IPv6 is to be served.
+    pub(super) fn ipv6(&self) -> bool {
+        has_ipv6() && !self.expectations.ipv4_only
+    }
+
+    fn families(&self, ip: Ipv4Addr) -> Vec<IpAddr> {
+        if self.ipv6() {
+            vec![ip.into(), six(ip).into()]
+        } else {
+            vec![ip.into()]
+        }
     }
 
     /// A plain Service with these ready endpoints, served.
@@ -252,6 +269,27 @@ impl Kit {
         answers
             .await
             .map_err(|error| format!("TCP from {from:?} to {to}: {error}").into())
+    }
+}
+
+/// An entry of an EndpointSlice.
+fn entry(family: Family, (index, health): (usize, Health)) -> Value {
+    let ip: IpAddr = match family {
+        Family::V4 => ENDPOINTS[index].into(),
+        Family::V6 => six(ENDPOINTS[index]).into(),
+    };
+    let ready = health == Health::Ready;
+    json!({
+        "addresses": [ip], "nodeName": if index < 2 { NODE_NAME } else { "other" },
+        "conditions": {"ready": ready, "serving": true, "terminating": !ready},
+    })
+}
+
+/// The IPv6 twin of where to.
+pub(super) fn twin(to: SocketAddr) -> SocketAddr {
+    match to.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(six(ip).into(), to.port()),
+        IpAddr::V6(_) => to,
     }
 }
 

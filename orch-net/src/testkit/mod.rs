@@ -40,6 +40,8 @@ pub struct Expectations {
     pub damage: Option<Damage>,
     /// Whether the node's `net.bridge.bridge-nf-call-iptables` is on.
     pub bridge_netfilter: bool,
+    /// The backend does not do IPv6.
+    pub ipv4_only: bool,
 }
 
 impl fmt::Debug for Expectations {
@@ -49,6 +51,7 @@ impl fmt::Debug for Expectations {
             .field("outlives_process", &self.outlives_process)
             .field("damage", &self.damage.is_some())
             .field("bridge_netfilter", &self.bridge_netfilter)
+            .field("ipv4_only", &self.ipv4_only)
             .finish()
     }
 }
@@ -74,10 +77,10 @@ impl fmt::Debug for Failures {
 
 impl std::error::Error for Failures {}
 
-/// Where pods of the kit's node have their addresses; a backend that distinguishes pods wants to know.
-pub const POD_CIDR: &str = "10.244.0.0/16";
+/// Where the kit's pods have their addresses; a backend that distinguishes pods wants to know.
+pub const POD_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:a:f4::/48"];
 /// The addresses of those pods that share the node's bridge.
-pub const BRIDGE_CIDR: &str = "10.244.0.0/24";
+pub const BRIDGE_CIDRS: [&str; 2] = ["10.244.0.0/24", "fd00:a:f4::/64"];
 
 /// Runs every case against backends that `factory` makes; it is called in the node's namespace, once for each start of the
 /// proxy. Blocks for some seconds.

@@ -101,6 +101,7 @@ impl Drop for Namespace {
 fn inhabit(mut queue: mpsc::UnboundedReceiver<Job>, opened: &std::sync::mpsc::Sender<io::Result<File>>) {
     let enter = || -> io::Result<_> {
         unshare(CloneFlags::CLONE_NEWNET)?;
+        no_duplicate_detection()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -126,6 +127,17 @@ fn inhabit(mut queue: mpsc::UnboundedReceiver<Job>, opened: &std::sync::mpsc::Se
             tokio::task::spawn_local(job());
         }
     });
+}
+
+/// Lets IPv6 addresses be used at once: nobody else is here to have them.
+fn no_duplicate_detection() -> io::Result<()> {
+    for scope in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad");
+        if std::path::Path::new(&path).exists() {
+            std::fs::write(path, "0")?;
+        }
+    }
+    Ok(())
 }
 
 async fn loopback_up() -> io::Result<()> {

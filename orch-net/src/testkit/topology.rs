@@ -5,9 +5,11 @@
 //!   web-1  10.244.0.2  ─┤ br0 10.244.0.1   NODE ── 192.168.77.0/24 ── web-3 10.244.1.2 (other node)
 //!   web-2  10.244.0.3  ─┘                       └─ 192.168.99.0/24 ── outsider 192.168.99.2
 //! ```
+//!
+//! Where the kernel speaks IPv6, each address has a twin by [`six`].
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use rtnetlink::{Error, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -31,6 +33,33 @@ pub(super) const NODE_OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 1);
 pub(super) const OUTSIDER: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 2);
 const NODE_INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const OTHER_NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+
+/// The IPv6 twin of an address: `10.244.0.2` and `fd00:a:f4:0::2`.
+pub(super) fn six(ip: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = ip.octets().map(u16::from);
+    Ipv6Addr::new(0xfd00, a, b, c, 0, 0, 0, d)
+}
+
+/// Whether the kernel speaks IPv6.
+pub(super) fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// The prefix of a twin: what is a network for one is one for the other.
+fn six_prefix(prefix: u8) -> u8 {
+    if prefix == 32 { 128 } else { 64 }
+}
+
+/// Gives an address and its twin to a link.
+async fn give(netlink: &Netlink, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<(), Error> {
+    netlink.add_address(link, IpAddr::V4(ip), prefix).await?;
+    if has_ipv6() {
+        netlink
+            .add_address(link, IpAddr::V6(six(ip)), six_prefix(prefix))
+            .await?;
+    }
+    Ok(())
+}
 
 /// The namespaces, wired up.
 #[derive(Debug)]
@@ -112,7 +141,7 @@ async fn cable(name: &str, fd: i32, address: Option<Ipv4Addr>) -> Result<(), Err
         .await?;
     let mine = index(&netlink, name).await?;
     if let Some(address) = address {
-        netlink.add_address(mine, IpAddr::V4(address), 24).await?;
+        give(&netlink, mine, address, 24).await?;
     } else {
         let bridge = index(&netlink, "br0").await?;
         netlink
@@ -138,20 +167,27 @@ async fn index(netlink: &Netlink, name: &str) -> Result<u32, Error> {
 
 async fn node(bridge_netfilter: bool) -> io::Result<()> {
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if has_ipv6() {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+    }
     let wanted = if bridge_netfilter { "1" } else { "0" };
-    if std::path::Path::new(path).exists() {
-        std::fs::write(path, wanted)?;
-    } else if bridge_netfilter {
-        return Err(io::Error::other(
-            "this kernel has no bridge netfilter: modprobe br_netfilter",
-        ));
+    for path in [
+        "/proc/sys/net/bridge/bridge-nf-call-iptables",
+        "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+    ] {
+        if std::path::Path::new(path).exists() {
+            std::fs::write(path, wanted)?;
+        } else if bridge_netfilter {
+            return Err(io::Error::other(
+                "this kernel has no bridge netfilter: modprobe br_netfilter",
+            ));
+        }
     }
     let netlink = Netlink::open()?;
     let made = async {
         netlink.add_link(LinkBridge::new("br0").build()).await?;
         let bridge = index(&netlink, "br0").await?;
-        netlink.add_address(bridge, IpAddr::V4(GATEWAY), 24).await
+        give(&netlink, bridge, GATEWAY, 24).await
     };
     made.await.map_err(io::Error::other)
 }
@@ -177,7 +213,7 @@ async fn address(link: &str, ip: Ipv4Addr, prefix: u8) -> io::Result<()> {
     let added = async {
         let index = index(&netlink, link).await?;
         netlink.set_up(index).await?;
-        netlink.add_address(index, IpAddr::V4(ip), prefix).await
+        give(&netlink, index, ip, prefix).await
     };
     added.await.map_err(io::Error::other)
 }
@@ -187,6 +223,14 @@ async fn route(to: Option<(Ipv4Addr, u8)>, gateway: Ipv4Addr) -> io::Result<()> 
     let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway);
     if let Some((network, prefix)) = to {
         route = route.destination_prefix(network, prefix);
+    }
+    if has_ipv6() {
+        let mut twin = RouteMessageBuilder::<Ipv6Addr>::new().gateway(six(gateway));
+        if let Some((network, prefix)) = to {
+            twin = twin.destination_prefix(six(network), six_prefix(prefix));
+        }
+        let added = netlink.handle().route().add(twin.build()).execute().await;
+        added.map_err(io::Error::other)?;
     }
     netlink
         .handle()

@@ -155,7 +155,8 @@ pub(super) async fn ask_from(socket: &UdpSocket, to: SocketAddr) -> io::Result<A
 
 /// One UDP request.
 pub(super) async fn ask_udp(to: SocketAddr) -> io::Result<Answer> {
-    ask_from(&UdpSocket::bind("0.0.0.0:0").await?, to).await
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    ask_from(&UdpSocket::bind(any).await?, to).await
 }
 
 /// How a TCP connection is denied; an error if it is served.
