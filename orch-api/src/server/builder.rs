@@ -66,7 +66,7 @@ impl ApiServerBuilder {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            strategies: crate::builtin::strategies(),
+            strategies: crate::kinds::builtin(),
             authorizer: Arc::new(ComponentAuthorizer),
             admission: vec![
                 Arc::new(NamespaceLifecycle),
