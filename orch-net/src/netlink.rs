@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
+use orch_core::ipam::Cidr;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::{Error, Handle, LinkBridge, LinkDummy};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Error, Handle, LinkBridge, LinkDummy, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 /// A connection to rtnetlink in the network namespace in which it was opened. Its task ends with it.
@@ -100,6 +102,23 @@ impl Netlink {
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         }
         let added = request.execute().await;
+        tolerate(added, |error| errno(error) == Some(nix::libc::EEXIST))
+    }
+
+    /// Routes a range to a link; what was routed there before stays.
+    pub(crate) async fn add_route(&self, index: u32, to: Cidr) -> Result<(), Error> {
+        let message = match to.network() {
+            IpAddr::V4(network) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(network, to.prefix())
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .build(),
+            IpAddr::V6(network) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(network, to.prefix())
+                .output_interface(index)
+                .build(),
+        };
+        let added = self.handle.route().add(message).execute().await;
         tolerate(added, |error| errno(error) == Some(nix::libc::EEXIST))
     }
 

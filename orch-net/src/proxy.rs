@@ -36,6 +36,7 @@ pub struct ServiceProxyBuilder {
     backend: Backend,
     pod_cidrs: Vec<Cidr>,
     bridge_cidrs: Vec<Cidr>,
+    service_cidrs: Vec<Cidr>,
     min_sync_interval: Duration,
     check_interval: Duration,
     cleanup_on_stop: bool,
@@ -79,6 +80,14 @@ impl ServiceProxyBuilder {
         self
     }
 
+    /// The ranges of cluster IPs, one for each family. Default none.
+    ///
+    /// Given to kernel backends, they are routed on this node, so that cluster IPs are reached from it without a default route.
+    pub fn service_cidrs(mut self, cidrs: impl IntoIterator<Item = Cidr>) -> Self {
+        self.service_cidrs = cidrs.into_iter().collect();
+        self
+    }
+
     /// The least time between two syncs, in which changes gather. A change after a quiet time is applied at once. Default 20 ms.
     pub fn min_sync_interval(mut self, interval: Duration) -> Self {
         self.min_sync_interval = interval;
@@ -106,6 +115,7 @@ impl ServiceProxyBuilder {
         let nftables = NftablesConfig {
             pod_cidrs: self.pod_cidrs.clone(),
             bridge_cidrs: self.bridge_cidrs,
+            service_cidrs: self.service_cidrs,
             ..NftablesConfig::default()
         };
         let userspace = UserspaceConfig {
@@ -185,6 +195,7 @@ impl ServiceProxy {
             backend: Choice::Auto.into(),
             pod_cidrs: Vec::new(),
             bridge_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
             min_sync_interval: Duration::from_millis(20),
             check_interval: Duration::from_secs(30),
             cleanup_on_stop: false,

@@ -92,6 +92,15 @@ async fn eventually(topology: &Topology, expected: &Result<String, std::io::Erro
 }
 
 async fn follows_the_api(topology: Arc<Topology>, choice: Choice) {
+    // Many machines at the edge have no default route.
+    let routes = std::process::Command::new("ip")
+        .args(["route", "del", "default"])
+        .status();
+    assert!(
+        routes
+            .expect("ip is installed (apt-get install iproute2)")
+            .success()
+    );
     let server = TestServer::start().await;
     let services: Api<Service> = Api::namespaced(server.client(), "default");
     let slices: Api<EndpointSlice> = Api::namespaced(server.client(), "default");
@@ -110,6 +119,7 @@ async fn follows_the_api(topology: Arc<Topology>, choice: Choice) {
         .backend(choice)
         .pod_cidrs(POD_CIDRS.map(|cidr| cidr.parse().unwrap()))
         .bridge_cidrs(BRIDGE_CIDRS.map(|cidr| cidr.parse().unwrap()))
+        .service_cidrs(["10.96.0.0/16".parse().unwrap()])
         .check_interval(Duration::from_millis(200))
         .cleanup_on_stop(true)
         .build()

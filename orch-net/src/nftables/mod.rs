@@ -13,6 +13,7 @@ mod conntrack;
 mod content;
 mod fake;
 mod nft;
+mod routes;
 mod ruleset;
 mod script;
 
@@ -43,6 +44,11 @@ pub struct NftablesConfig {
     /// The addresses of pods that share a bridge on this node. Answers between them would cross the bridge past the node, which
     /// could not translate them back, so their connections through Services are masqueraded. Default none.
     pub bridge_cidrs: Vec<Cidr>,
+    /// The ranges of cluster IPs. Each is routed to a quiet link, so that the node reaches cluster IPs even if it has no default
+    /// route; the rules see to it that nothing ever leaves by that link. Default none: the default route serves as well.
+    pub service_cidrs: Vec<Cidr>,
+    /// The name of that link. Default `orch-routes`.
+    pub link: String,
     /// Masquerade all traffic to cluster IPs, as upstream's `masqueradeAll`. Default off.
     pub masquerade_all: bool,
     /// Which bit of the packet mark tells what to masquerade, in `[0, 31]`. Default 14, as upstream's.
@@ -60,6 +66,8 @@ impl Default for NftablesConfig {
             families,
             pod_cidrs: Vec::new(),
             bridge_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            link: "orch-routes".to_owned(),
             masquerade_all: false,
             masquerade_bit: 14,
         }
@@ -93,7 +101,8 @@ pub struct NftablesBackend {
     config: NftablesConfig,
     nft: Arc<dyn Nft>,
     ruleset: Ruleset,
-    own_conntrack: bool,
+    /// Whether this is the real thing: connection tracking and routes are the host's, not nft's.
+    owns_host: bool,
 }
 
 impl std::fmt::Debug for NftablesBackend {
@@ -109,18 +118,18 @@ impl NftablesBackend {
     #[must_use]
     pub fn new(config: NftablesConfig) -> Self {
         Self {
-            own_conntrack: true,
+            owns_host: true,
             ..Self::with_nft(config, Arc::new(NftProgram::default()))
         }
     }
 
-    /// A backend that hands its transactions to `nft` and leaves connection tracking alone.
+    /// A backend that hands its transactions to `nft` and leaves the rest of the host (connection tracking, routes) alone.
     pub fn with_nft(config: NftablesConfig, nft: Arc<dyn Nft>) -> Self {
         Self {
             config,
             nft,
             ruleset: Ruleset::default(),
-            own_conntrack: false,
+            owns_host: false,
         }
     }
 
@@ -183,7 +192,10 @@ impl ProxyBackend for NftablesBackend {
         if !script.is_empty() {
             self.nft.apply(&script).await?;
         }
-        if self.own_conntrack {
+        if self.owns_host && changes == &Changes::All {
+            routes::ensure(&self.config.link, &self.config.service_cidrs).await?;
+        }
+        if self.owns_host {
             let stale = StaleFlows::of(desired, changes);
             if !stale.is_empty() {
                 let forgotten = tokio::task::spawn_blocking(move || stale.forget()).await;
@@ -221,7 +233,11 @@ impl ProxyBackend for NftablesBackend {
             script.table(&self.config, *family).remove_table();
         }
         self.ruleset = Ruleset::default();
-        Ok(self.nft.apply(&script.into_text()).await?)
+        self.nft.apply(&script.into_text()).await?;
+        if self.owns_host {
+            routes::remove(&self.config.link).await?;
+        }
+        Ok(())
     }
 }
 
