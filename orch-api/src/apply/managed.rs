@@ -287,46 +287,6 @@ pub fn validate_field_manager(manager: &str, path: &Path, errors: &mut ErrorList
     }
 }
 
-/// Puts the old timestamps back where a write changed nothing but timestamps of `managedFields`, so that it counts as
-/// no change at all. Call it before comparing the new object with the stored one.
-pub fn keep_timestamps(old: &Value, new: &mut Value) {
-    let (Some(before), Some(after)) = (
-        old.pointer("/metadata/managedFields"),
-        new.pointer("/metadata/managedFields"),
-    ) else {
-        return;
-    };
-    if before == after || timeless(before) != timeless(after) || content(old) != content(new) {
-        return;
-    }
-    let before = before.clone();
-    if let Some(place) = new.pointer_mut("/metadata/managedFields") {
-        *place = before;
-    }
-}
-
-fn timeless(entries: &Value) -> Vec<Value> {
-    let entries = entries.as_array().cloned().unwrap_or_default();
-    entries
-        .into_iter()
-        .map(|mut entry| {
-            if let Value::Object(fields) = &mut entry {
-                fields.remove("time");
-            }
-            entry
-        })
-        .collect()
-}
-
-fn content(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
-        metadata.remove("managedFields");
-        metadata.remove("resourceVersion");
-    }
-    object
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,18 +350,5 @@ mod tests {
         ]}});
         assert_eq!(validate_managed_fields(&object).iter().count(), 4);
         assert!(validate_managed_fields(&json!({"metadata": {"managedFields": [{}]}})).is_empty());
-    }
-
-    #[test]
-    fn timestamps_are_kept_where_nothing_else_changed() {
-        let old = json!({"metadata": {"managedFields": [updater(1)], "resourceVersion": "1"}, "data": {}});
-        let mut later = updater(1);
-        later["time"] = "2026-02-02T00:00:00Z".into();
-        let mut same = json!({"metadata": {"managedFields": [later.clone()]}, "data": {}});
-        keep_timestamps(&old, &mut same);
-        assert_eq!(same["metadata"]["managedFields"], json!([updater(1)]));
-        let mut other = json!({"metadata": {"managedFields": [later.clone()]}, "data": {"a": "b"}});
-        keep_timestamps(&old, &mut other);
-        assert_eq!(other["metadata"]["managedFields"], json!([later]));
     }
 }

@@ -35,7 +35,7 @@ mod zero;
 
 pub use conflict::{Conflict, Conflicts};
 pub use fields::FieldSet;
-pub use managed::{ManagerId, keep_timestamps, validate_field_manager, validate_managed_fields};
+pub use managed::{ManagerId, validate_field_manager, validate_managed_fields};
 pub use manager::{ApplyError, FieldManager};
 pub use merge::{OneVersion, Versions};
 pub use path::{Step, StepError, display};
