@@ -46,3 +46,22 @@ mod embedded_in_small_files {
 
     orch_store::conformance!(fixture);
 }
+
+/// Everything volatile, so that writes are shown before they are on disk.
+mod embedded_volatile {
+    use super::*;
+
+    async fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::options()
+            .segment_size(4096)
+            .checkpoint_after(0)
+            .volatile_prefix("")
+            .open(directory.path())
+            .await
+            .unwrap();
+        Fixture::new(Arc::new(store)).keep(directory)
+    }
+
+    orch_store::conformance!(fixture);
+}

@@ -2,102 +2,19 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::frame::{self, Record};
+use super::frame;
 use super::log::{Log, LogError};
-use crate::engine::{Engine, Journal, Outcome, Staged};
-use crate::{Event, EventKind, Revision, StoreError};
+use super::queue::{Entry, Queue, Trouble};
+use crate::engine::{Engine, Journal};
+use crate::{Event, Revision, StoreError};
 
 /// The most bytes in one frame, beyond which the next writers get a frame of their own.
 const FRAME: usize = 4 * 1024 * 1024;
 
 /// The least size at which a compaction ends a segment.
 const MIN_SEGMENT: u64 = 64 * 1024;
-
-/// What waits to be written.
-#[derive(Debug)]
-enum Entry {
-    Write(Staged),
-    Compact { revision: Revision, done: Outcome },
-}
-
-/// Writes that are staged, on their way to the thread that commits them.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    arrived: Condvar,
-    trouble: Mutex<Option<Trouble>>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    entries: Vec<Entry>,
-    closed: bool,
-}
-
-/// How the last write failed.
-#[derive(Debug, Clone)]
-enum Trouble {
-    /// It was taken back; the next may succeed.
-    Passing(Arc<io::Error>),
-    /// There will be no further one.
-    Final(Arc<io::Error>),
-}
-
-impl Trouble {
-    fn error(&self) -> StoreError {
-        match self {
-            Self::Passing(source) => StoreError::WriteFailed {
-                source: Arc::clone(source),
-            },
-            Self::Final(source) => StoreError::ReadOnly {
-                source: Arc::clone(source),
-            },
-        }
-    }
-}
-
-pub(super) fn queue() -> Arc<Queue> {
-    Arc::default()
-}
-
-impl Queue {
-    fn push(&self, entry: Entry) {
-        let mut waiting = self.waiting.lock();
-        waiting.entries.push(entry);
-        // The thread looks again before it sleeps, so only the first of a batch has to wake it.
-        if waiting.entries.len() == 1 {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Waits for entries and takes all; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<Vec<Entry>> {
-        let mut waiting = self.waiting.lock();
-        while waiting.entries.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            self.arrived.wait(&mut waiting);
-        }
-        Some(std::mem::take(&mut waiting.entries))
-    }
-}
-
-impl Journal for Arc<Queue> {
-    fn submit(&self, staged: Staged) {
-        self.push(Entry::Write(staged));
-    }
-
-    fn refuses(&self) -> Option<StoreError> {
-        match &*self.trouble.lock() {
-            Some(trouble @ Trouble::Final(_)) => Some(trouble.error()),
-            Some(Trouble::Passing(_)) | None => None,
-        }
-    }
-}
 
 /// The thread that makes staged writes durable: all that wait go into one frame and share one `fdatasync`.
 #[derive(Debug)]
@@ -113,6 +30,7 @@ impl Committer {
             engine,
             log,
             frame: frame::Builder::default(),
+            has_lost: false,
         };
         let thread = std::thread::Builder::new()
             .name("orch-store-log".into())
@@ -135,15 +53,14 @@ impl Committer {
 
     /// Why the last write failed, unless one has succeeded since.
     pub(super) fn trouble(&self) -> Option<StoreError> {
-        self.queue.trouble.lock().as_ref().map(Trouble::error)
+        self.queue.trouble()
     }
 }
 
 /// Commits what waits, closes the log and ends the thread.
 impl Drop for Committer {
     fn drop(&mut self) {
-        self.queue.waiting.lock().closed = true;
-        self.queue.arrived.notify_one();
+        self.queue.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -157,6 +74,8 @@ struct Worker {
     engine: Arc<Engine>,
     log: Log,
     frame: frame::Builder,
+    /// Whether something that readers have seen could not be written in the end.
+    has_lost: bool,
 }
 
 impl Worker {
@@ -164,9 +83,10 @@ impl Worker {
         while let Some(entries) = self.queue.take() {
             self.commit_all(entries);
         }
-        if self.queue.refuses().is_none()
-            && let Err(error) = self.log.close()
-        {
+        if self.has_lost || self.queue.refuses().is_some() {
+            return;
+        }
+        if let Err(error) = self.log.close() {
             tracing::warn!(%error, "the log could not be closed in good order");
         }
     }
@@ -201,75 +121,42 @@ impl Worker {
     }
 
     fn publish(&mut self, batch: Vec<Entry>) {
-        self.queue
-            .trouble
-            .lock()
-            .take_if(|trouble| matches!(trouble, Trouble::Passing(_)));
-        let events = batch.iter().filter_map(Entry::event).cloned().collect();
-        self.engine.publish(events);
+        self.queue.clear_trouble();
+        let events = batch.iter().filter_map(Entry::unpublished).cloned();
+        self.engine.publish(events.collect());
         for entry in batch {
-            if matches!(entry, Entry::Compact { .. }) {
-                self.log.end_segment(MIN_SEGMENT);
+            match entry {
+                Entry::Compact { .. } => self.log.end_segment(MIN_SEGMENT),
+                Entry::Reserve { revision } => {
+                    self.log.set_reserved(revision);
+                    self.queue.set_reserved(revision);
+                }
+                Entry::Write(_) => {}
             }
             entry.answer(Ok(()));
         }
     }
 
-    /// Takes back these entries and all that were staged on top of them.
-    fn fail(&self, error: LogError, mut entries: Vec<Entry>) {
+    /// Takes back these entries and all that were staged on top of them, but for what readers have seen already.
+    fn fail(&mut self, error: LogError, mut entries: Vec<Entry>) {
         let trouble = match error {
             LogError::Undone(error) => Trouble::Passing(Arc::new(error)),
             LogError::Unknown(error) => Trouble::Final(Arc::new(error)),
         };
         tracing::error!(?trouble, "the log could not be written");
-        {
+        let failed = {
             // While this lock is held no further write is staged.
             let mut state = self.engine.state().write();
-            entries.append(&mut self.queue.waiting.lock().entries);
-            *self.queue.trouble.lock() = Some(trouble.clone());
-            let events: Vec<Arc<Event>> = entries.iter().filter_map(Entry::event).cloned().collect();
+            entries.append(&mut self.queue.take_rest());
+            self.queue.set_trouble(trouble.clone());
+            let (seen, failed): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_published);
+            self.has_lost |= !self.queue.put_back(seen);
+            let events: Vec<Arc<Event>> = failed.iter().filter_map(Entry::event).cloned().collect();
             self.engine.roll_back(&mut state, &events);
-        }
-        for entry in entries {
-            entry.answer(Err(trouble.error()));
-        }
-    }
-}
-
-impl Entry {
-    fn event(&self) -> Option<&Arc<Event>> {
-        match self {
-            Self::Write(staged) => Some(&staged.event),
-            Self::Compact { .. } => None,
-        }
-    }
-
-    fn record(&self) -> Record<'_> {
-        match self {
-            Self::Compact { revision, .. } => Record::Compact { revision: revision.0 },
-            Self::Write(Staged { event, deadline, .. }) => match event.kind {
-                EventKind::Put => Record::Put {
-                    revision: event.revision().0,
-                    deadline: *deadline,
-                    key: event.key(),
-                    value: &event.kv.value,
-                },
-                EventKind::Delete => Record::Delete {
-                    revision: event.revision().0,
-                    key: event.key(),
-                },
-            },
-        }
-    }
-
-    fn answer(self, outcome: Result<(), StoreError>) {
-        let done = match self {
-            Self::Write(staged) => staged.done,
-            Self::Compact { done, .. } => Some(done),
+            failed
         };
-        if let Some(done) = done {
-            // An error means that the caller was cancelled and does not want to know.
-            done.send(outcome).ok();
+        for entry in failed {
+            entry.answer(Err(trouble.error()));
         }
     }
 }

@@ -34,6 +34,10 @@ pub(super) enum Record<'a> {
     Compact {
         revision: u64,
     },
+    /// Revisions up to this one may have been shown before they were on disk: after a crash they are skipped.
+    Reserve {
+        revision: u64,
+    },
 }
 
 impl Record<'_> {
@@ -60,6 +64,10 @@ impl Record<'_> {
                 buffer.push(3);
                 codec::put_u64(buffer, revision);
             }
+            Self::Reserve { revision } => {
+                buffer.push(4);
+                codec::put_u64(buffer, revision);
+            }
         }
     }
 }
@@ -78,6 +86,9 @@ impl<'a> Record<'a> {
                 key: reader.string()?,
             },
             3 => Self::Compact {
+                revision: reader.u64()?,
+            },
+            4 => Self::Reserve {
                 revision: reader.u64()?,
             },
             _ => return None,
@@ -161,7 +172,7 @@ pub(super) fn contains_header(bytes: &[u8], sequence: u64, salt: u32) -> bool {
 mod tests {
     use super::*;
 
-    const RECORDS: [Record<'static>; 3] = [
+    const RECORDS: [Record<'static>; 4] = [
         Record::Put {
             revision: 7,
             deadline: 9,
@@ -173,6 +184,7 @@ mod tests {
             key: b"gone",
         },
         Record::Compact { revision: 3 },
+        Record::Reserve { revision: 99 },
     ];
 
     fn sealed(sequence: u64, salt: u32) -> Vec<u8> {

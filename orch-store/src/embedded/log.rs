@@ -38,6 +38,8 @@ pub(super) struct Position {
     pub(super) length: u64,
     pub(super) next_sequence: u64,
     pub(super) revision: u64,
+    /// Up to here revisions may be shown before they are on disk.
+    pub(super) reserved: u64,
 }
 
 /// The writing end of the log.
@@ -126,6 +128,15 @@ impl Log {
         Ok(())
     }
 
+    /// A reservation is on disk; the segments to come repeat it.
+    pub(super) fn set_reserved(&mut self, revision: u64) {
+        self.position.reserved = self.position.reserved.max(revision);
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.position.reserved
+    }
+
     /// Lets the next write begin a new segment if this one holds at least so many bytes, so that compaction can remove
     /// it once its history is forgotten.
     pub(super) fn end_segment(&mut self, min_length: u64) {
@@ -153,6 +164,7 @@ impl Log {
             first_sequence: self.position.next_sequence,
             previous_revision: self.position.revision,
             previous_length: self.position.length,
+            reserved: self.position.reserved,
         };
         let mut file = self.disk.create(&segment::name(header.number))?;
         file.append(&header.encode())?;

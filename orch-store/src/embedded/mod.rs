@@ -8,6 +8,7 @@ mod log;
 mod maintenance;
 mod mark;
 mod options;
+mod queue;
 mod recovery;
 mod segment;
 
@@ -23,6 +24,7 @@ pub use self::options::EmbeddedOptions;
 
 use self::committer::Committer;
 use self::maintenance::Maintenance;
+use self::queue::Queue;
 use crate::disk::{Directory, Disk};
 use crate::engine::Engine;
 use crate::{Deleted, Health, KeyValue, ListOptions, ListPage, Read, Revision, Store, StoreError, Watcher};
@@ -144,7 +146,8 @@ impl EmbeddedStore {
     fn open_blocking(disk: Arc<dyn Disk>, options: &EmbeddedOptions) -> Result<Self, OpenError> {
         let recovered = recovery::recover(&disk, options.segment_size)?;
         let log = Arc::clone(recovered.log.segments());
-        let queue = committer::queue();
+        let volatile = options.volatile.clone();
+        let queue = Arc::new(Queue::new(volatile, recovered.log.reserved()));
         let engine = Engine::new(
             recovered.state,
             recovered.events,

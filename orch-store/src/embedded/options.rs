@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{EmbeddedStore, OpenError, open_directory};
 use crate::Limits;
 use crate::disk::Disk;
@@ -11,6 +13,7 @@ pub struct EmbeddedOptions {
     pub(super) limits: Limits,
     pub(super) segment_size: u64,
     pub(super) checkpoint_after: u64,
+    pub(super) volatile: Vec<Bytes>,
 }
 
 impl Default for EmbeddedOptions {
@@ -19,6 +22,7 @@ impl Default for EmbeddedOptions {
             limits: Limits::default(),
             segment_size: 64 * 1024 * 1024,
             checkpoint_after: 4 * 1024 * 1024,
+            volatile: Vec::new(),
         }
     }
 }
@@ -43,6 +47,19 @@ impl EmbeddedOptions {
     #[must_use]
     pub fn checkpoint_after(mut self, bytes: u64) -> Self {
         self.checkpoint_after = bytes;
+        self
+    }
+
+    /// Makes the keys with this prefix volatile: writes of them are acknowledged and shown at once, and are on disk about a
+    /// second later, or with the next durable write. May be called several times. Default: none.
+    ///
+    /// Meant for what is written often and soon outdated, such as Leases and Events. After a crash the last of these writes may be
+    /// missing, though never one from before a durable write. Revisions are not reused even then: the store skips
+    /// those that may have been shown, and as it cannot say what was lost, forgets its history, so that watchers
+    /// from before the crash get [`StoreError::Compacted`](crate::StoreError::Compacted) and list again.
+    #[must_use]
+    pub fn volatile_prefix(mut self, prefix: impl Into<Bytes>) -> Self {
+        self.volatile.push(prefix.into());
         self
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::checkpoint::{self, Checkpoint};
 use super::codec::{Reader, read_full};
 use super::frame::{self, Record};
-use super::log::{Log, Position, Segment};
+use super::log::{Log, LogError, Position, Segment};
 use super::mark::Mark;
 use super::{OpenError, segment};
 use crate::disk::Disk;
@@ -45,6 +45,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recover
         state,
         events: Vec::new(),
         sequence: headers.first().map_or(1, |header| header.first_sequence),
+        reserved: 0,
     };
     let mut segments = Vec::new();
     let mut end = None;
@@ -58,8 +59,12 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recover
         });
         end = Some((header, stop));
     }
-    check_mark(disk.as_ref(), &names, end)?;
-    let log = open_log(disk, end, &replay, segment_size, segments)?;
+    replay.reach_floor();
+    let skips = !was_closed(disk.as_ref(), &names, end)? && replay.skip_reserved();
+    let mut log = open_log(disk, end, &replay, segment_size, segments)?;
+    if skips {
+        log_skip(&mut log, replay.floor)?;
+    }
     let (state, events) = replay.finish();
     Ok(Recovered {
         state,
@@ -135,14 +140,14 @@ fn relevant(
     Ok(headers)
 }
 
-/// After a close in good order the log ends where it ended then.
-fn check_mark(
+/// Whether the store was closed in good order, after which the log ends where it ended then.
+fn was_closed(
     disk: &dyn Disk,
     names: &[String],
     end: Option<(&segment::Header, Stop)>,
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let Some(mark) = Mark::read(disk, names)? else {
-        return Ok(());
+        return Ok(false);
     };
     let name = segment::name(mark.number);
     match end {
@@ -154,9 +159,21 @@ fn check_mark(
                     "the file does not end where it did when the store was closed",
                 ));
             }
-            Ok(())
+            Ok(true)
         }
         _ => Err(OpenError::corrupt(&name, 0, "the file is missing")),
+    }
+}
+
+/// Makes it certain that the history which was given up stays so.
+fn log_skip(log: &mut Log, floor: u64) -> Result<(), OpenError> {
+    let mut frame = frame::Builder::default();
+    frame.push(&Record::Compact { revision: floor });
+    match log.commit(&mut frame, floor) {
+        Ok(()) => Ok(()),
+        Err(LogError::Undone(error) | LogError::Unknown(error)) => {
+            Err(OpenError::io("write", "the log", error))
+        }
     }
 }
 
@@ -172,6 +189,7 @@ fn open_log(
         length: end.map_or(0, |(_, stop)| stop.length),
         next_sequence: replay.sequence,
         revision: replay.state.assigned,
+        reserved: replay.reserved,
     };
     let log = match end {
         Some((header, stop)) if !stop.is_torn => {
@@ -199,6 +217,8 @@ struct Replay {
     events: Vec<Arc<Event>>,
     /// That of the next frame.
     sequence: u64,
+    /// Revisions up to this one may have been shown.
+    reserved: u64,
 }
 
 impl Replay {
@@ -210,6 +230,7 @@ impl Replay {
         limit: Option<u64>,
     ) -> Result<Stop, OpenError> {
         let name = segment::name(header.number);
+        self.reserved = self.reserved.max(header.reserved);
         if header.first_sequence != self.sequence {
             return Err(OpenError::corrupt(&name, 24, "frames before it are missing"));
         }
@@ -262,6 +283,10 @@ impl Replay {
                 self.floor = self.floor.max(revision);
                 return Ok(());
             }
+            Record::Reserve { revision } => {
+                self.reserved = self.reserved.max(revision);
+                return Ok(());
+            }
         };
         if revision <= self.base {
             return Ok(());
@@ -272,6 +297,23 @@ impl Replay {
         let key = Bytes::copy_from_slice(key);
         self.events.push(self.state.apply(revision, key, value, deadline));
         Ok(())
+    }
+
+    /// Only revisions that had been reached were ever compacted. It may be more than the log has records of, when revisions
+    /// were skipped after an earlier crash.
+    fn reach_floor(&mut self) {
+        self.state.assigned = self.state.assigned.max(self.floor);
+    }
+
+    /// After a crash: the revisions that volatile writes may have taken are not given out again, and as readers may have
+    /// seen what is now lost, they have to begin anew. Returns whether there were any.
+    fn skip_reserved(&mut self) -> bool {
+        if self.reserved <= self.state.assigned {
+            return false;
+        }
+        self.state.assigned = self.reserved;
+        self.floor = self.reserved;
+        true
     }
 
     fn finish(mut self) -> (State, Vec<Arc<Event>>) {

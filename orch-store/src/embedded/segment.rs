@@ -9,12 +9,13 @@
 //! | 8 | sequence of the first frame |
 //! | 8 | newest revision in the segments before |
 //! | 8 | how many bytes of the segment before count; what follows them there is the torn end of a crash |
+//! | 8 | revisions up to this one may have been shown before they were on disk |
 //! | 4 | checksum of the fields above |
 
 use super::OpenError;
 use super::codec::{self, Reader};
 
-pub(super) const HEADER: usize = 52;
+pub(super) const HEADER: usize = 60;
 const MAGIC: [u8; 8] = *b"orch-log";
 const FORMAT: u32 = 1;
 
@@ -26,6 +27,7 @@ pub(super) struct Header {
     pub(super) first_sequence: u64,
     pub(super) previous_revision: u64,
     pub(super) previous_length: u64,
+    pub(super) reserved: u64,
 }
 
 impl Header {
@@ -37,6 +39,7 @@ impl Header {
         codec::put_u64(&mut buffer, self.first_sequence);
         codec::put_u64(&mut buffer, self.previous_revision);
         codec::put_u64(&mut buffer, self.previous_length);
+        codec::put_u64(&mut buffer, self.reserved);
         let sum = codec::checksum(0, &buffer);
         codec::put_u32(&mut buffer, sum);
         buffer
@@ -57,6 +60,7 @@ impl Header {
             first_sequence: reader.u64()?,
             previous_revision: reader.u64()?,
             previous_length: reader.u64()?,
+            reserved: reader.u64()?,
         };
         (reader.u32()? == sum_of_fields).then_some(header)
     }
@@ -103,6 +107,7 @@ mod tests {
         first_sequence: 3,
         previous_revision: 4,
         previous_length: 5,
+        reserved: 6,
     };
 
     #[test]

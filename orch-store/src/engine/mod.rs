@@ -47,6 +47,8 @@ pub(crate) struct Staged {
     pub(crate) event: Arc<Event>,
     /// When the key ends, in milliseconds since 1970; 0 for never.
     pub(crate) deadline: u64,
+    /// Whether readers see it already, before it is durable.
+    pub(crate) is_published: bool,
     pub(crate) done: Option<Outcome>,
 }
 
@@ -54,6 +56,9 @@ pub(crate) struct Staged {
 pub(crate) trait Journal: Send + Sync {
     /// Takes one write. Called under the state's lock: it must not block.
     fn submit(&self, staged: Staged);
+
+    /// Whether this write may be shown before it is durable, if none before it waits.
+    fn may_publish_first(&self, event: &Event) -> bool;
 
     /// Why no writes are taken any more, if so.
     fn refuses(&self) -> Option<StoreError>;
@@ -204,7 +209,7 @@ impl Engine {
     }
 
     /// Takes back staged writes that did not reach the disk: `events`, the oldest first, which must be all
-    /// that are staged.
+    /// that are staged and not published.
     pub(crate) fn roll_back(self: &Arc<Self>, state: &mut State, events: &[Arc<Event>]) {
         for event in events.iter().rev() {
             state.index.pop(event.key());
@@ -216,6 +221,7 @@ impl Engine {
                 self.arm(event.key(), version.mod_revision, again);
             }
         }
+        state.staged = 0;
         state.roll_backs += 1;
         self.settled.notify_waiters();
     }
@@ -263,21 +269,25 @@ impl Engine {
             return Err(Refusal::now(error));
         }
         let event = state.stage(op)?;
-        let Some(journal) = &self.journal else {
+        let journal = self.journal.as_ref();
+        // Only alone: what comes before it in the order is to be seen before it.
+        let at_once = journal.is_none_or(|journal| journal.may_publish_first(&event)) && state.staged == 1;
+        if at_once {
             self.publish_locked(&mut state, vec![Arc::clone(&event)]);
-            drop(state);
-            self.arm(event.key(), event.revision().0, deadline);
-            return Ok((event, None));
-        };
-        let (done, outcome) = oneshot::channel();
-        journal.submit(Staged {
-            event: Arc::clone(&event),
-            deadline,
-            done: Some(done),
+        }
+        let outcome = journal.and_then(|journal| {
+            let (done, outcome) = oneshot::channel();
+            journal.submit(Staged {
+                event: Arc::clone(&event),
+                deadline,
+                is_published: at_once,
+                done: (!at_once).then_some(done),
+            });
+            (!at_once).then_some(outcome)
         });
         drop(state);
         self.arm(event.key(), event.revision().0, deadline);
-        Ok((event, Some(outcome)))
+        Ok((event, outcome))
     }
 
     /// Waits until what a refusal relies on is published, and so may be told. Returns false when it was rolled back
@@ -306,6 +316,7 @@ impl Engine {
     fn publish_locked(&self, state: &mut State, events: Vec<Arc<Event>>) {
         let Some(last) = events.last() else { return };
         state.published = last.revision().0;
+        state.staged -= events.len();
         self.hub
             .publish_all(events.into_iter().map(|event| (event.revision(), event)));
         self.settled.notify_waiters();

@@ -68,6 +68,8 @@ pub(crate) struct State {
     pub(crate) assigned: u64,
     /// The newest revision that readers see.
     pub(crate) published: u64,
+    /// How many writes are staged and not published.
+    pub(crate) staged: usize,
     /// The oldest revision that can be read.
     pub(crate) compacted: u64,
     /// How often staged writes were taken back.
@@ -88,6 +90,7 @@ impl State {
             index,
             assigned: now,
             published: now,
+            staged: 0,
             compacted: revision.0,
             roll_backs: 0,
         }
@@ -109,6 +112,7 @@ impl State {
             Op::Create { key, value, .. } | Op::Update { key, value, .. } => (key, Some(value)),
             Op::Delete { key, .. } => (key, None),
         };
+        self.staged += 1;
         Ok(self.apply(self.assigned + 1, key, value, deadline))
     }
 
