@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orch_store::{EmbeddedStore, EventKind, ListOptions, OpenError, Revision, Store, StoreError, Watcher};
@@ -173,4 +174,36 @@ async fn dropping_the_store_ends_its_watchers() {
     for _ in 0..2 {
         assert!(matches!(watcher.next().await, Err(StoreError::Closed)));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn volatile_and_durable_writes_are_shown_in_one_order() {
+    const WRITES: usize = 50;
+    let directory = tempfile::tempdir().unwrap();
+    let options = EmbeddedStore::options().volatile_prefix("leases/");
+    let store = Arc::new(options.open(directory.path()).await.unwrap());
+    let mut watcher = store.watch(b"", Revision::FIRST).await.unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let store = Arc::clone(&store);
+        let kind = if writer % 2 == 0 { "leases" } else { "pods" };
+        writers.spawn(async move {
+            for round in 0..WRITES {
+                let key = format!("{kind}/{writer}/{round}").into();
+                store.create(key, "v".into(), None).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    let mut seen = Vec::new();
+    while seen.len() < 8 * WRITES {
+        seen.extend(next(watcher.as_mut()).await.events);
+    }
+    assert!(seen.is_sorted_by(|a, b| a.revision() < b.revision()));
+    assert_eq!(seen.len(), 8 * WRITES);
+    drop(store);
+    // Closing takes along what had not been written yet.
+    let store = open(directory.path()).await;
+    let page = store.list(b"leases/", ListOptions::default()).await.unwrap();
+    assert_eq!(page.items.len(), 4 * WRITES);
 }

@@ -375,6 +375,30 @@ fn a_full_disk_refuses_writes_until_there_is_space() {
 }
 
 #[test]
+fn a_volatile_write_waits_for_no_disk_and_is_written_later() {
+    runtime().block_on(async {
+        let disk = FragileDisk::default();
+        let store = open(&disk, 4096).await.unwrap();
+        let lease = key(VOLATILE_KEYS.start);
+        // The first one reserves revisions, for which it has to wait.
+        let first = store.create(lease.clone(), "1".into(), None);
+        let first = first.await.unwrap();
+        disk.set_space(Some(0));
+        let second = store.update(lease.clone(), "2".into(), first.mod_revision, None);
+        let second = second.await.unwrap();
+        assert!(store.create(key(0), "x".into(), None).await.is_err());
+        let read = store.get(&lease, None).await.unwrap();
+        assert_eq!(read.kv, Some(second.clone()), "it is not taken back");
+        disk.set_space(None);
+        store.create(key(0), "x".into(), None).await.unwrap();
+        let lost = disk.after_power_loss(&mut fastrand::Rng::with_seed(1));
+        let store = open(&lost, 4096).await.unwrap();
+        let read = store.get(&lease, None).await.unwrap();
+        assert_eq!(read.kv, Some(second), "the durable write took it along");
+    });
+}
+
+#[test]
 fn writers_that_relied_on_a_failed_write_are_decided_anew() {
     runtime().block_on(async {
         let disk = FragileDisk::default();
