@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::object::{DynamicObject, Object};
 use crate::resource::ResourceInfo;
+use crate::schema::{Mismatch, builtin_root, conform};
 
 /// An object read from JSON, and what strict validation would say about the text.
 #[derive(Debug)]
@@ -154,8 +155,12 @@ fn drop_nulls(value: &mut Value) -> bool {
 }
 
 pub(crate) fn decode_dynamic(json: &[u8], info: &ResourceInfo) -> Result<Decoded, DecodeError> {
-    let value: Value =
+    let mut value: Value =
         serde_json::from_slice(json).map_err(|error| DecodeError::Syntax(error.to_string()))?;
+    let unknown = match builtin_root(&info.group, &info.version, &info.kind) {
+        Some(ty) if value.is_object() => conform(&mut value, ty)?,
+        _ => Vec::new(),
+    };
     let Value::Object(mut fields) = value else {
         return Err(DecodeError::Type {
             path: ".".into(),
@@ -168,7 +173,8 @@ pub(crate) fn decode_dynamic(json: &[u8], info: &ResourceInfo) -> Result<Decoded
         .remove("metadata")
         .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let text = serde_json::to_vec(&metadata).map_err(|error| DecodeError::Syntax(error.to_string()))?;
-    let (metadata, unknown, _) = decode_typed::<Option<ObjectMeta>>(&text).map_err(in_metadata)?;
+    let (metadata, in_meta, _) = decode_typed::<Option<ObjectMeta>>(&text).map_err(in_metadata)?;
+    let in_meta = in_meta.into_iter().map(|path| format!("metadata.{path}"));
     Ok(Decoded {
         object: Box::new(DynamicObject {
             api_version: info.api_version().into_owned(),
@@ -176,12 +182,18 @@ pub(crate) fn decode_dynamic(json: &[u8], info: &ResourceInfo) -> Result<Decoded
             metadata: metadata.unwrap_or_default(),
             fields,
         }),
-        unknown: unknown
-            .into_iter()
-            .map(|path| format!("metadata.{path}"))
-            .collect(),
+        unknown: unknown.into_iter().chain(in_meta).collect(),
         duplicates: duplicate_fields(json),
     })
+}
+
+impl From<Mismatch> for DecodeError {
+    fn from(mismatch: Mismatch) -> Self {
+        DecodeError::Type {
+            message: format!("invalid type: {}, expected {}", mismatch.found, mismatch.expected),
+            path: mismatch.path,
+        }
+    }
 }
 
 fn in_metadata(error: DecodeError) -> DecodeError {

@@ -15,7 +15,7 @@
 //! ```
 
 mod builtin;
-mod unknown;
+mod conform;
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use unknown::{FieldProblem, unknown_fields};
+pub use conform::{Mismatch, conform};
 
 /// The shape of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
