@@ -2,6 +2,8 @@
 //!
 //! Run: `cargo run -p orch-sched --example rack_policy`
 
+#![allow(clippy::print_stdout, reason = "the example's output")]
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use orch_sched::policy::{PreFilter, PreScore, Rejection, SchedulerPolicy};
 use orch_sched::{Cluster, PodInfo, Profile, Simulation, cluster::NodeSet, explain};

@@ -111,6 +111,12 @@ impl Engine {
         self.in_flight.len()
     }
 
+    /// True while a pod waits for a node or is on its way to one.
+    #[must_use]
+    pub fn tracks(&self, key: &PodKey) -> bool {
+        self.in_flight.contains_key(key) || self.queue.get(key).is_some()
+    }
+
     /// A node appeared or changed.
     pub fn set_node(&mut self, node: NodeInfo, now: Duration) {
         let change = self.cluster.set_node(node);
@@ -226,6 +232,12 @@ impl Engine {
             },
         );
         self.cluster.withdraw_nomination(&pod.key);
+        if self.waiting.remove(&pod.key)
+            && let Some(in_flight) = self.in_flight.remove(&pod.key)
+        {
+            // Bound by another while a policy held it.
+            self.unreserve(&in_flight.queued, &in_flight.node);
+        }
         let was_assumed = self.cluster.is_assumed(&pod.key);
         let old = self.cluster.set_pod(pod.clone(), node);
         match old.filter(|_| !was_assumed) {

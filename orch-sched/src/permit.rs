@@ -72,8 +72,9 @@ impl WaitingPods {
         self.pods.insert(pod.key.clone(), WaitingPod { pod, node, holds });
     }
 
-    pub(crate) fn remove(&mut self, key: &PodKey) {
-        self.pods.remove(key);
+    /// True when the pod waited.
+    pub(crate) fn remove(&mut self, key: &PodKey) -> bool {
+        self.pods.remove(key).is_some()
     }
 
     /// Rejects the pods whose time is up.

@@ -7,7 +7,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
 /// A node with 4 cores, 32 GiB of memory, 100 GiB of ephemeral storage and room for 110 pods.
-#[must_use]
 pub fn node(name: &str) -> NodeBuilder {
     let mut node = SlimNode {
         metadata: ObjectMeta {
@@ -27,7 +26,6 @@ pub fn node(name: &str) -> NodeBuilder {
 }
 
 /// A pod in namespace `default` with one container that requests nothing.
-#[must_use]
 pub fn pod(name: &str) -> PodBuilder {
     let mut pod = SlimPod::default();
     pod.metadata.name = Some(name.to_owned());

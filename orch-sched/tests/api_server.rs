@@ -1,5 +1,7 @@
 //! The scheduler on a real API server.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Binding, Event, Node, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;

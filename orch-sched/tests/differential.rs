@@ -44,7 +44,7 @@ impl Reference {
             value: String::new(),
             effect: TaintEffect::NoSchedule,
         };
-        room && there.clone().count() < usize::try_from(node.pods).unwrap()
+        room && there.clone().count() < usize::try_from(node.pods).unwrap_or(0)
             && (!node.unschedulable || tolerated(pod, &cordon))
             && node
                 .taints
@@ -63,18 +63,18 @@ impl Reference {
 
     /// The weighted sums of upstream's default scores.
     fn scores(&self, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<i64> {
-        let soft = |node: &&NodeInfo| {
+        let soft = |node: &&NodeInfo| -> i64 {
             let soft = node
                 .taints
                 .iter()
                 .filter(|t| t.effect == TaintEffect::PreferNoSchedule);
-            i64::try_from(soft.filter(|t| !tolerated(pod, t)).count()).unwrap()
+            soft.map(|t| i64::from(!tolerated(pod, t))).sum()
         };
         let taints: Vec<i64> = nodes.iter().map(soft).collect();
         let affinity: Vec<i64> = nodes.iter().map(|node| preference(pod, node)).collect();
         let (most_taints, best_affinity) = (
-            taints.iter().max().copied().unwrap(),
-            affinity.iter().max().copied().unwrap(),
+            taints.iter().max().copied().unwrap_or(0),
+            affinity.iter().max().copied().unwrap_or(0),
         );
         let total = |(at, node): (usize, &&NodeInfo)| {
             let taint = if most_taints == 0 {
@@ -101,13 +101,11 @@ impl Reference {
             ),
             (node.memory, all().map(|p| p.requests.nonzero_memory).sum::<i64>()),
         ];
-        let counting: Vec<_> = both.iter().filter(|(capacity, _)| *capacity != 0).collect();
-        let sum: i64 = counting
-            .iter()
+        let counting = || both.iter().filter(|(capacity, _)| *capacity != 0);
+        let sum: i64 = counting()
             .map(|(capacity, used)| (capacity - used).max(0) * 100 / capacity)
             .sum();
-        sum.checked_div(i64::try_from(counting.len()).unwrap())
-            .unwrap_or(0)
+        sum.checked_div(counting().map(|_| 1).sum()).unwrap_or(0)
     }
 
     #[expect(

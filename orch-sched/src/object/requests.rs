@@ -251,7 +251,7 @@ fn resize_is_infeasible(pod: &SlimPod) -> bool {
 mod tests {
     use super::*;
 
-    fn requests(spec: serde_json::Value) -> Requests {
+    fn requests(spec: &serde_json::Value) -> Requests {
         Requests::of(&serde_json::from_value(serde_json::json!({ "spec": spec })).unwrap())
     }
 
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_largest_of_containers_together_and_each_init_step_counts() {
-        let r = requests(serde_json::json!({
+        let r = requests(&serde_json::json!({
             "initContainers": [container("i1", "2", "1G"), container("i2", "2", "3G")],
             "containers": [container("c1", "2", "1G"), container("c2", "1", "1G")]}));
         assert_eq!((r.milli_cpu, r.memory), (3000, 3_000_000_000));
@@ -275,11 +275,11 @@ mod tests {
 
     #[test]
     fn sidecars_run_beside_containers_and_beside_later_init_steps() {
-        let r = requests(serde_json::json!({
+        let r = requests(&serde_json::json!({
             "initContainers": [container("i1", "4", "1"), sidecar("s", "1", "1"), container("i2", "5", "1")],
             "containers": [container("c", "2", "1")]}));
         assert_eq!(r.milli_cpu, 6000, "the second init step with the sidecar: 5 + 1");
-        let r = requests(serde_json::json!({
+        let r = requests(&serde_json::json!({
             "initContainers": [container("i1", "4", "1"), sidecar("s", "1", "1")],
             "containers": [container("c", "4", "1")]}));
         assert_eq!(r.milli_cpu, 5000, "container with the sidecar: 4 + 1");
@@ -287,15 +287,17 @@ mod tests {
 
     #[test]
     fn overhead_comes_on_top_of_everything() {
-        let r = requests(serde_json::json!({"overhead": {"cpu": "250m", "memory": "120Mi"},
-            "initContainers": [container("i", "2", "1Mi")], "containers": [container("c", "1", "2Mi")]}));
+        let r = requests(
+            &serde_json::json!({"overhead": {"cpu": "250m", "memory": "120Mi"},
+            "initContainers": [container("i", "2", "1Mi")], "containers": [container("c", "1", "2Mi")]}),
+        );
         assert_eq!((r.milli_cpu, r.memory), (2250, 122 * 1024 * 1024));
     }
 
     #[test]
     fn pod_level_requests_replace_the_sum_of_the_containers() {
         let r = requests(
-            serde_json::json!({"resources": {"requests": {"cpu": "1500m"}}, "overhead": {"cpu": "100m"},
+            &serde_json::json!({"resources": {"requests": {"cpu": "1500m"}}, "overhead": {"cpu": "100m"},
             "containers": [container("a", "4", "1Mi"), {"name": "b"}]}),
         );
         assert_eq!((r.milli_cpu, r.memory), (1600, 1024 * 1024));
@@ -305,7 +307,7 @@ mod tests {
     #[test]
     fn containers_without_requests_count_for_scores_only() {
         let r = requests(
-            serde_json::json!({"containers": [{"name": "a"}, container("b", "1", "1Mi"), {"name": "c"}]}),
+            &serde_json::json!({"containers": [{"name": "a"}, container("b", "1", "1Mi"), {"name": "c"}]}),
         );
         assert_eq!((r.milli_cpu, r.memory), (1000, 1024 * 1024));
         assert_eq!((r.nonzero_milli_cpu, r.nonzero_memory), (1200, 401 * 1024 * 1024));
@@ -314,7 +316,7 @@ mod tests {
     #[test]
     fn sub_unit_requests_are_summed_exactly_and_rounded_up_once() {
         let r = requests(
-            serde_json::json!({"containers": [container("a", "100u", "100m"), container("b", "100u", "100m")]}),
+            &serde_json::json!({"containers": [container("a", "100u", "100m"), container("b", "100u", "100m")]}),
         );
         assert_eq!((r.milli_cpu, r.memory), (1, 1));
     }
@@ -322,7 +324,7 @@ mod tests {
     #[test]
     fn extended_resources_and_huge_pages_are_counted_and_unknown_names_are_not() {
         let r = requests(
-            serde_json::json!({"containers": [{"name": "a", "resources": {"requests":
+            &serde_json::json!({"containers": [{"name": "a", "resources": {"requests":
             {"example.com/gpu": "2", "hugepages-2Mi": "4Mi", "storage": "1Gi", "requests.example.com/x": "1"}}}]}),
         );
         let expected: [(Arc<str>, i64); 2] = [

@@ -118,7 +118,7 @@ mod tests {
             node("b").cpu(6000).memory(10000),
         ];
         assert_eq!(
-            scored_among(policy(), &pod("p").cpu(3000).memory(5000).build(), &nodes, &[]),
+            scored_among(&policy(), &pod("p").cpu(3000).memory(5000).build(), &nodes, &[]),
             [87, 100]
         );
     }
@@ -128,7 +128,7 @@ mod tests {
         let nodes = [node("n").cpu(1000).memory(1000)];
         let there = [pod("x").cpu(5000).memory(500).on("n")];
         assert_eq!(
-            scored_among(policy(), &pod("p").cpu(1000).build(), &nodes, &there),
+            scored_among(&policy(), &pod("p").cpu(1000).build(), &nodes, &there),
             [75]
         );
     }
@@ -141,7 +141,7 @@ mod tests {
         let deviation = ((0.25f64 * 0.25 + 0.0 + 0.25 * 0.25) / 3.0).sqrt();
         #[expect(clippy::cast_possible_truncation, reason = "the policy truncates too")]
         let expected = ((1.0 - deviation) * 100.0) as i64;
-        assert_eq!(scored_among(balanced, &wanted, &nodes, &[]), [expected]);
+        assert_eq!(scored_among(&balanced, &wanted, &nodes, &[]), [expected]);
     }
 
     #[test]

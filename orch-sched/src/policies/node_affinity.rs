@@ -395,7 +395,7 @@ mod tests {
             node("b").label("zone", "y").label("gen", "12"),
             node("c"),
         ];
-        filtered(NodeAffinity::default(), pod, &nodes)
+        filtered(&NodeAffinity::default(), pod, &nodes)
             .iter()
             .map(Result::is_ok)
             .collect()
@@ -474,7 +474,7 @@ mod tests {
         let why = Rejection::unresolvable("pod affinity terms conflict");
         let wanted = pod("p").required_node_affinity(vec![conflict]).build();
         assert_eq!(
-            filtered(NodeAffinity::default(), &wanted, &[node("a")]),
+            filtered(&NodeAffinity::default(), &wanted, &[node("a")]),
             [Err(why)]
         );
     }
@@ -492,7 +492,7 @@ mod tests {
         let own = Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector");
         let enforced = Rejection::unresolvable("node(s) didn't match scheduler-enforced node affinity");
         let wanted = pod("p").node_selector("disk", "ssd").build();
-        assert_eq!(filtered(policy, &wanted, &nodes), [Err(own), Err(enforced)]);
+        assert_eq!(filtered(&policy, &wanted, &nodes), [Err(own), Err(enforced)]);
     }
 
     #[test]
@@ -507,7 +507,7 @@ mod tests {
             .preferred_node_affinity(5, term(&[("disk", "In", &["ssd"])]))
             .preferred_node_affinity(7, term(&[]));
         assert_eq!(
-            scored(NodeAffinity::default(), &wanted.build(), &nodes),
+            scored(&NodeAffinity::default(), &wanted.build(), &nodes),
             [100, 37, 0]
         );
     }

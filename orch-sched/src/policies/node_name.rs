@@ -51,10 +51,10 @@ mod tests {
     #[test]
     fn only_the_named_node_is_taken() {
         let nodes = [node("a"), node("b")];
-        assert_eq!(filtered(NodeName, &pod("p").build(), &nodes), [Ok(()), Ok(())]);
+        assert_eq!(filtered(&NodeName, &pod("p").build(), &nodes), [Ok(()), Ok(())]);
         let why = "node(s) didn't match the requested node name";
         assert_eq!(
-            filtered(NodeName, &pod("p").on("b").build(), &nodes),
+            filtered(&NodeName, &pod("p").on("b").build(), &nodes),
             [Err(Rejection::unresolvable(why)), Ok(())]
         );
     }

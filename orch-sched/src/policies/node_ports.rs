@@ -79,7 +79,7 @@ mod tests {
                 "node(s) didn't have free ports for the requested pod ports",
             ))
         };
-        let verdicts = |wanted: &PodInfo| filtered_among(NodePorts, wanted, &nodes, &pods);
+        let verdicts = |wanted: &PodInfo| filtered_among(&NodePorts, wanted, &nodes, &pods);
         assert_eq!(
             verdicts(&pod("p").host_port("", "TCP", 80).build()),
             [taken(), taken(), Ok(())]

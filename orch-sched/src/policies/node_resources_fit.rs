@@ -268,7 +268,7 @@ mod tests {
             .allocatable("ephemeral-storage", "1Gi")];
         let pods = [pod("there").cpu(600).memory(GIB / 2).gpu(1).on("n")];
         let verdict =
-            |wanted: PodInfo| filtered_among(NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
+            |wanted: PodInfo| filtered_among(&NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
         assert_eq!(verdict(pod("p").build()), no(&["Too many pods"], true));
         assert_eq!(
             verdict(pod("p").cpu(500).build()),
@@ -296,7 +296,7 @@ mod tests {
         let nodes = [node("n").cpu(1000).memory(GIB)];
         let pods = [pod("there").cpu(600).memory(GIB).on("n")];
         let verdict =
-            |wanted: PodInfo| filtered_among(NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
+            |wanted: PodInfo| filtered_among(&NodeResourcesFit::default(), &wanted, &nodes, &pods).remove(0);
         assert_eq!(verdict(pod("p").cpu(400).build()), Ok(()));
         assert_eq!(
             verdict(pod("p").cpu(401).build()),
@@ -314,7 +314,7 @@ mod tests {
             node("b").cpu(6000).memory(10000),
         ];
         let score =
-            |wanted: PodInfo, pods: &[_]| scored_among(NodeResourcesFit::default(), &wanted, &nodes, pods);
+            |wanted: PodInfo, pods: &[_]| scored_among(&NodeResourcesFit::default(), &wanted, &nodes, pods);
         let two = pod("p").cpu(3000).memory(5000);
         assert_eq!(score(two.clone().build(), &[]), [37, 50]);
         let there = [
@@ -328,7 +328,7 @@ mod tests {
     fn containers_without_requests_count_with_the_defaults() {
         let nodes = [node("n").cpu(1000).memory(2000 * 1024 * 1024)];
         assert_eq!(
-            scored_among(NodeResourcesFit::default(), &pod("p").build(), &nodes, &[]),
+            scored_among(&NodeResourcesFit::default(), &pod("p").build(), &nodes, &[]),
             [90]
         );
     }
@@ -343,11 +343,11 @@ mod tests {
         };
         let nodes = [node("n").cpu(1000).gpu(4)];
         assert_eq!(
-            scored_among(policy(), &pod("p").cpu(500).build(), &nodes, &[]),
+            scored_among(&policy(), &pod("p").cpu(500).build(), &nodes, &[]),
             [50]
         );
         assert_eq!(
-            scored_among(policy(), &pod("p").cpu(500).gpu(1).build(), &nodes, &[]),
+            scored_among(&policy(), &pod("p").cpu(500).gpu(1).build(), &nodes, &[]),
             [(50 + 3 * 75) / 4]
         );
     }

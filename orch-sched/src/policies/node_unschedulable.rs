@@ -73,13 +73,13 @@ mod tests {
         let nodes = [node("open"), node("cordoned").unschedulable()];
         let rejection = Rejection::unresolvable("node(s) were unschedulable");
         assert_eq!(
-            filtered(NodeUnschedulable, &pod("p").build(), &nodes),
+            filtered(&NodeUnschedulable, &pod("p").build(), &nodes),
             [Ok(()), Err(rejection)]
         );
         let daemon = pod("p")
             .toleration("node.kubernetes.io/unschedulable", "Exists", "", "NoSchedule")
             .build();
-        assert_eq!(filtered(NodeUnschedulable, &daemon, &nodes), [Ok(()), Ok(())]);
+        assert_eq!(filtered(&NodeUnschedulable, &daemon, &nodes), [Ok(()), Ok(())]);
     }
 
     #[test]

@@ -108,12 +108,12 @@ mod tests {
         ];
         let rejected = || Err(Rejection::unresolvable("node(s) had untolerated taint(s)"));
         assert_eq!(
-            filtered(TaintToleration, &pod("p").build(), &nodes),
+            filtered(&TaintToleration, &pod("p").build(), &nodes),
             [Ok(()), rejected(), rejected(), Ok(())]
         );
         let tolerant = pod("p").toleration("k", "Equal", "v", "NoSchedule").build();
         assert_eq!(
-            filtered(TaintToleration, &tolerant, &nodes),
+            filtered(&TaintToleration, &tolerant, &nodes),
             [Ok(()), Ok(()), rejected(), Ok(())]
         );
     }
@@ -127,10 +127,10 @@ mod tests {
                 .taint("a", "", "PreferNoSchedule")
                 .taint("b", "", "PreferNoSchedule"),
         ];
-        assert_eq!(scored(TaintToleration, &pod("p").build(), &nodes), [100, 50, 0]);
+        assert_eq!(scored(&TaintToleration, &pod("p").build(), &nodes), [100, 50, 0]);
         let tolerant = pod("p").toleration("a", "Exists", "", "PreferNoSchedule").build();
-        assert_eq!(scored(TaintToleration, &tolerant, &nodes), [100, 100, 0]);
-        assert_eq!(scored(TaintToleration, &pod("p").build(), &nodes[..1]), [100]);
+        assert_eq!(scored(&TaintToleration, &tolerant, &nodes), [100, 100, 0]);
+        assert_eq!(scored(&TaintToleration, &pod("p").build(), &nodes[..1]), [100]);
     }
 
     #[test]

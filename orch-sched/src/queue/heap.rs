@@ -36,10 +36,6 @@ impl<K: Clone + Eq + Hash, V> KeyedHeap<K, V> {
         self.places.get(key).map(|&at| &self.entries[at].1)
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.iter().map(|(_, value)| value)
-    }
-
     pub(super) fn push(&mut self, key: K, value: V, order: &impl Fn(&V, &V) -> Ordering) {
         self.remove(&key, order);
         let at = self.entries.len();

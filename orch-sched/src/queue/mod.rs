@@ -1,14 +1,15 @@
 //! Which pod is next: those whose turn it is, those that pause after a failure, those that wait for something to change.
 
 mod heap;
+mod parked;
 
-use crate::event::ClusterEvent;
+use crate::event::{ClusterEvent, EventSet};
 use crate::object::{PodInfo, PodKey};
 use crate::policy::{Hint, QueueSort};
 use crate::profile::{PolicySet, Profile};
 use heap::KeyedHeap;
+use parked::Parked;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,10 @@ impl QueuedPod {
         self.rejected_by
     }
 
+    fn held_back_by(&self) -> PolicySet {
+        self.gated_by.map_or(self.rejected_by, one)
+    }
+
     fn backoff(&self, times: &QueueTimes) -> Duration {
         let failures = if self.error_count > 0 {
             self.error_count
@@ -95,8 +100,11 @@ impl QueuedPod {
 pub struct SchedulingQueue {
     times: QueueTimes,
     active: KeyedHeap<PodKey, QueuedPod>,
+    /// Pauses that may be cut short when nobody else wants a turn.
     backoff: KeyedHeap<PodKey, QueuedPod>,
-    unschedulable: HashMap<PodKey, QueuedPod>,
+    /// Pauses that are kept: what went wrong would go wrong again at once.
+    kept_backoff: KeyedHeap<PodKey, QueuedPod>,
+    unschedulable: Parked,
     sequence: u64,
 }
 
@@ -139,19 +147,27 @@ impl QueueContext<'_> {
     }
 
     fn helps(&self, pod: &QueuedPod, event: &ClusterEvent<'_>) -> bool {
-        let rejecters = if let Some(gate) = pod.gated_by {
-            one(gate)
-        } else {
-            pod.rejected_by
-        };
+        let rejecters = pod.held_back_by();
+        let entries = self.profiles[pod.profile].entries();
+        rejecters.is_empty()
+            || rejecters.iter().filter_map(|at| entries.get(at)).any(|entry| {
+                entry.policy.events().intersects(event.kinds())
+                    && entry.policy.hint(&pod.pod, event) == Hint::Queue
+            })
+    }
+
+    /// The events that may help a pod; all of them when no policy is known to hold it back.
+    fn wanted(&self, pod: &QueuedPod) -> EventSet {
+        let rejecters = pod.held_back_by();
         if rejecters.is_empty() {
-            return true;
+            return EventSet::ALL;
         }
         let entries = self.profiles[pod.profile].entries();
-        rejecters.iter().filter_map(|at| entries.get(at)).any(|entry| {
-            entry.policy.events().intersects(event.kinds())
-                && entry.policy.hint(&pod.pod, event) == Hint::Queue
-        })
+        let events = rejecters
+            .iter()
+            .filter_map(|at| entries.get(at))
+            .map(|entry| entry.policy.events());
+        events.fold(EventSet::NONE, EventSet::and)
     }
 }
 
@@ -175,7 +191,8 @@ impl SchedulingQueue {
             times,
             active: KeyedHeap::default(),
             backoff: KeyedHeap::default(),
-            unschedulable: HashMap::new(),
+            kept_backoff: KeyedHeap::default(),
+            unschedulable: Parked::default(),
             sequence: 0,
         }
     }
@@ -204,6 +221,7 @@ impl SchedulingQueue {
         self.active
             .get(key)
             .or_else(|| self.backoff.get(key))
+            .or_else(|| self.kept_backoff.get(key))
             .or_else(|| self.unschedulable.get(key))
     }
 
@@ -215,18 +233,21 @@ impl SchedulingQueue {
             // A gate cannot come back, but a policy may gate by other fields.
             match cx.gate(&queued) {
                 None => self.active.push(queued.pod.key.clone(), queued, &order),
-                gated_by => self.park(QueuedPod { gated_by, ..queued }),
+                gated_by => self.park(QueuedPod { gated_by, ..queued }, cx),
             }
         } else if let Some(mut queued) = self.backoff.remove(&pod.key, &by_pause) {
             queued.pod = pod;
             self.backoff.push(queued.pod.key.clone(), queued, &by_pause);
+        } else if let Some(mut queued) = self.kept_backoff.remove(&pod.key, &by_pause) {
+            queued.pod = pod;
+            self.kept_backoff.push(queued.pod.key.clone(), queued, &by_pause);
         } else if let Some(mut queued) = self.unschedulable.remove(&pod.key) {
             let old = std::mem::replace(&mut queued.pod, pod.clone());
             let helps = ClusterEvent::pod_updated(&old, &pod).is_some_and(|event| cx.helps(&queued, &event));
             if helps || queued.gated_by.is_some() {
                 self.requeue(queued, cx);
             } else {
-                self.park(queued);
+                self.park(queued, cx);
             }
         }
     }
@@ -236,6 +257,7 @@ impl SchedulingQueue {
         let active = self.active.remove(key, &cx.order());
         active
             .or_else(|| self.backoff.remove(key, &by_pause))
+            .or_else(|| self.kept_backoff.remove(key, &by_pause))
             .or_else(|| self.unschedulable.remove(key))
     }
 
@@ -243,20 +265,11 @@ impl SchedulingQueue {
     /// the pause is there to let others by, and there are none. Pauses after errors are kept.
     pub fn pop(&mut self, cx: QueueContext<'_>) -> Option<QueuedPod> {
         self.end_pauses(cx);
-        let mut queued = match self.active.pop(&cx.order()) {
-            Some(queued) => queued,
-            None => {
-                let key = self
-                    .backoff
-                    .values()
-                    .filter(|q| q.error_count == 0)
-                    .min_by(|a, b| by_pause(a, b))?
-                    .pod
-                    .key
-                    .clone();
-                self.backoff.remove(&key, &by_pause)?
-            }
-        };
+        let next = self
+            .active
+            .pop(&cx.order())
+            .or_else(|| self.backoff.pop(&by_pause));
+        let mut queued = next?;
         queued.attempts += 1;
         Some(queued)
     }
@@ -264,16 +277,19 @@ impl SchedulingQueue {
     /// Gives back a pod that no node took, with the policies that rejected it.
     pub fn give_back_unschedulable(
         &mut self,
-        mut queued: QueuedPod,
+        queued: QueuedPod,
         rejected_by: PolicySet,
         cx: QueueContext<'_>,
     ) {
-        queued.unschedulable_count += 1;
-        queued.error_count = 0;
-        queued.rejected_by = rejected_by;
-        queued.queued_at = cx.now;
-        queued.backoff_until = cx.now + queued.backoff(&self.times);
-        self.park(queued);
+        let queued = self.rejected(queued, rejected_by, cx);
+        self.park(queued, cx);
+    }
+
+    /// Gives back a pod that was rejected after it had a node: what would help may have happened meanwhile, so it pauses and
+    /// is tried again.
+    pub fn give_back_rejected(&mut self, queued: QueuedPod, rejected_by: PolicySet, cx: QueueContext<'_>) {
+        let queued = self.rejected(queued, rejected_by, cx);
+        self.kept_backoff.push(queued.pod.key.clone(), queued, &by_pause);
     }
 
     /// Gives back a pod with which something went wrong: it pauses and is tried again whatever happens.
@@ -282,84 +298,51 @@ impl SchedulingQueue {
         queued.rejected_by = PolicySet::default();
         queued.queued_at = cx.now;
         queued.backoff_until = cx.now + queued.backoff(&self.times);
-        self.backoff.push(queued.pod.key.clone(), queued, &by_pause);
-    }
-
-    /// Gives back a pod that was rejected after it had a node: what would help may have happened meanwhile, so it pauses and
-    /// is tried again.
-    pub fn give_back_rejected(
-        &mut self,
-        mut queued: QueuedPod,
-        rejected_by: PolicySet,
-        cx: QueueContext<'_>,
-    ) {
-        queued.unschedulable_count += 1;
-        queued.error_count = 0;
-        queued.rejected_by = rejected_by;
-        queued.queued_at = cx.now;
-        queued.backoff_until = cx.now + queued.backoff(&self.times);
-        self.backoff.push(queued.pod.key.clone(), queued, &by_pause);
+        self.kept_backoff.push(queued.pod.key.clone(), queued, &by_pause);
     }
 
     /// Gives every waiting pod another attempt that the event may help.
     pub fn on_event(&mut self, event: &ClusterEvent<'_>, cx: QueueContext<'_>) {
-        let helped: Vec<PodKey> = self
+        let helped = self
             .unschedulable
-            .values()
-            .filter(|queued| cx.helps(queued, event))
-            .map(|q| q.pod.key.clone())
-            .collect();
+            .helped(event.kinds(), |queued| cx.helps(queued, event));
         self.requeue_all(helped, cx);
     }
 
     /// Gives pods another attempt that have waited for too long, and ends pauses that are over.
     pub fn tick(&mut self, cx: QueueContext<'_>) {
         self.end_pauses(cx);
-        let limit = self.times.max_unschedulable;
-        let stale: Vec<PodKey> = self
-            .unschedulable
-            .values()
-            .filter(|queued| queued.gated_by.is_none() && queued.queued_at + limit <= cx.now)
-            .map(|queued| queued.pod.key.clone())
-            .collect();
+        let stale = self.unschedulable.stale(self.times.max_unschedulable, cx.now);
         self.requeue_all(stale, cx);
     }
 
-    /// When [`tick`](Self::tick) or [`pop`](Self::pop) will have something to do if nothing else happens.
+    /// When [`tick`](Self::tick) or [`pop`](Self::pop) may have something to do if nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let pause = self.backoff.peek().map(|queued| queued.backoff_until);
-        let waiting = self
-            .unschedulable
-            .values()
-            .filter(|queued| queued.gated_by.is_none());
-        let stale = waiting
-            .map(|queued| queued.queued_at + self.times.max_unschedulable)
-            .min();
-        [pause, stale].into_iter().flatten().min()
+        let pauses =
+            [&self.backoff, &self.kept_backoff].map(|heap| heap.peek().map(|queued| queued.backoff_until));
+        let stale = self.unschedulable.deadline(self.times.max_unschedulable);
+        pauses.into_iter().chain([stale]).flatten().min()
     }
 
     /// True when [`pop`](Self::pop) would return a pod.
     #[must_use]
     pub fn has_next(&self, now: Duration) -> bool {
-        !self.active.is_empty()
-            || self
-                .backoff
-                .values()
-                .any(|q| q.error_count == 0 || q.backoff_until <= now)
+        let kept_is_over = || {
+            self.kept_backoff
+                .peek()
+                .is_some_and(|queued| queued.backoff_until <= now)
+        };
+        !self.active.is_empty() || !self.backoff.is_empty() || kept_is_over()
     }
 
     /// How many pods stand where.
     #[must_use]
     pub fn lengths(&self) -> QueueLengths {
-        let gated = self
-            .unschedulable
-            .values()
-            .filter(|queued| queued.gated_by.is_some())
-            .count();
+        let gated = self.unschedulable.gated();
         QueueLengths {
             active: self.active.len(),
-            backoff: self.backoff.len(),
+            backoff: self.backoff.len() + self.kept_backoff.len(),
             unschedulable: self.unschedulable.len() - gated,
             gated,
         }
@@ -382,13 +365,18 @@ impl SchedulingQueue {
     }
 
     fn end_pauses(&mut self, cx: QueueContext<'_>) {
-        while self
-            .backoff
-            .peek()
-            .is_some_and(|queued| queued.backoff_until <= cx.now)
-        {
+        let over = |heap: &KeyedHeap<PodKey, QueuedPod>| {
+            heap.peek().is_some_and(|queued| queued.backoff_until <= cx.now)
+        };
+        while over(&self.backoff) {
             let Some(queued) = self.backoff.pop(&by_pause) else {
-                return;
+                break;
+            };
+            self.enqueue(queued, cx);
+        }
+        while over(&self.kept_backoff) {
+            let Some(queued) = self.kept_backoff.pop(&by_pause) else {
+                break;
             };
             self.enqueue(queued, cx);
         }
@@ -399,14 +387,24 @@ impl SchedulingQueue {
         queued.sequence = self.sequence;
         queued.gated_by = cx.gate(&queued);
         if queued.gated_by.is_some() {
-            self.park(queued);
+            self.park(queued, cx);
         } else {
             self.active.push(queued.pod.key.clone(), queued, &cx.order());
         }
     }
 
-    fn park(&mut self, queued: QueuedPod) {
-        self.unschedulable.insert(queued.pod.key.clone(), queued);
+    fn rejected(&self, mut queued: QueuedPod, rejected_by: PolicySet, cx: QueueContext<'_>) -> QueuedPod {
+        queued.unschedulable_count += 1;
+        queued.error_count = 0;
+        queued.rejected_by = rejected_by;
+        queued.queued_at = cx.now;
+        queued.backoff_until = cx.now + queued.backoff(&self.times);
+        queued
+    }
+
+    fn park(&mut self, queued: QueuedPod, cx: QueueContext<'_>) {
+        let wanted = cx.wanted(&queued);
+        self.unschedulable.insert(queued, wanted);
     }
 }
 
@@ -506,8 +504,8 @@ mod tests {
             pauses.push(queued.backoff(&times).as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
-        bed.queue
-            .give_back_rejected(queued, PolicySet::default(), Bed::cx(&bed.profiles, bed.now));
+        bed.reject(queued, "NodeResourcesFit");
+        bed.event(&ClusterEvent::node(None, &node("n").build()).unwrap());
         bed.add(pod("other").build());
         assert_eq!(bed.name().as_deref(), Some("other"));
         assert_eq!(bed.name().as_deref(), Some("p"));
