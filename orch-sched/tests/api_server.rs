@@ -69,10 +69,18 @@ impl Bed {
     }
 
     async fn node(&self, name: &str, cpu: &str, spec: Value) {
-        let node = json!({"metadata": {"name": name}, "spec": spec, "status":
-            {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}, "capacity": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}});
+        let resources = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
+        let taints = spec.get("taints").cloned();
+        let node = json!({"metadata": {"name": name}, "spec": spec,
+            "status": {"allocatable": resources, "capacity": resources}});
         self.nodes()
             .create(&PostParams::default(), &serde_json::from_value(node).unwrap())
+            .await
+            .unwrap();
+        // New nodes are tainted as not ready until a controller finds them ready.
+        let ready = Patch::Merge(json!({"spec": {"taints": taints}}));
+        self.nodes()
+            .patch(name, &PatchParams::default(), &ready)
             .await
             .unwrap();
     }

@@ -228,7 +228,7 @@ fn churn(random: &mut fastrand::Rng, cluster: &mut Cluster, reference: &mut Refe
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 4, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn columns_and_reference_agree_on_feasible_nodes_and_scores(seed: u64) {

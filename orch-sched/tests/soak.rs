@@ -185,18 +185,29 @@ impl Soak {
                 "{name} is promised too much"
             );
         }
-        let waiting = || self.api.pods.values().filter(|(_, node)| node.is_none()).map(|(pod, _)| pod.build());
-        let lost = waiting().find(|pod| !self.engine.tracks(&pod.key)).map(|pod| pod.name);
+        let waiting = || {
+            self.api
+                .pods
+                .values()
+                .filter(|(_, node)| node.is_none())
+                .map(|(pod, _)| pod.build())
+        };
+        let lost = waiting()
+            .find(|pod| !self.engine.tracks(&pod.key))
+            .map(|pod| pod.name);
         prop_assert_eq!(lost, None, "a pod is lost");
         let lengths = self.engine.queue_lengths();
         let queued = lengths.active + lengths.backoff + lengths.unschedulable + lengths.gated;
-        prop_assert!(queued <= waiting().count(), "the queue holds a pod that has a node or is gone");
+        prop_assert!(
+            queued <= waiting().count(),
+            "the queue holds a pod that has a node or is gone"
+        );
         Ok(())
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_overcommitted_and_nothing_is_lost(seed: u64) {
