@@ -35,6 +35,13 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
         }
         "/openapi/v3" => document(call.context.openapi.v3_index()),
         "" => response::serialised(StatusCode::OK, &json!({"paths": PATHS})),
+        path if path.starts_with("/openapi/v3/") => {
+            let (openapi, path) = (&call.context.openapi, &path["/openapi/v3/".len()..]);
+            if openapi.v3_etag(path).is_some_and(|etag| is_known(call, etag)) {
+                return Ok(not_modified());
+            }
+            document(openapi.v3(path).ok_or_else(ApiError::unknown_resource)?)
+        }
         path => match path
             .strip_prefix('/')
             .map(|path| path.split_once('/').unwrap_or((path, "")))
@@ -47,8 +54,16 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
     }
 }
 
-const PATHS: [&str; 7] = [
-    "/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/version",
+const PATHS: [&str; 9] = [
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/readyz",
+    "/version",
 ];
 
 /// Whether the client has the document of that ETag already.
