@@ -3,5 +3,6 @@
 pub(crate) mod accept;
 pub(crate) mod body;
 pub(crate) mod path;
+pub(crate) mod protobuf;
 pub(crate) mod query;
 pub(crate) mod response;

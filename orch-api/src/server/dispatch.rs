@@ -15,6 +15,7 @@ use crate::authz::{Attributes, Decision, refusal};
 use crate::context::Context;
 use crate::http::body::Body;
 use crate::http::path::{Route, Target, route};
+use crate::http::protobuf;
 use crate::http::query::Query;
 use crate::http::response;
 use crate::user::UserInfo;
@@ -146,7 +147,7 @@ where
 }
 
 impl Call<'_> {
-    /// The body as JSON: written as such, or as YAML.
+    /// The body as JSON: written as such, as YAML, or as Go's typed clients write the built-in kinds.
     pub(super) fn json(&self) -> Result<Cow<'_, [u8]>, ApiError> {
         let media = self
             .headers
@@ -156,9 +157,12 @@ impl Call<'_> {
         match media.split(';').next().unwrap_or_default().trim() {
             "" | "application/json" | "*/*" => Ok(Cow::Borrowed(&self.body)),
             "application/yaml" => yaml_to_json(&self.body).map(Cow::Owned),
+            protobuf::MEDIA_TYPE if self.body.is_empty() => Ok(Cow::Borrowed(&[])),
+            protobuf::MEDIA_TYPE => protobuf_to_json(&self.body).map(Cow::Owned),
             _ => Err(ApiError::unsupported_media_type(&[
                 "application/json",
                 "application/yaml",
+                protobuf::MEDIA_TYPE,
             ])),
         }
     }
@@ -170,6 +174,11 @@ impl Call<'_> {
         )
         .with_details(|_| ())
     }
+}
+
+fn protobuf_to_json(body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let value = protobuf::to_json(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok(value.to_string().into_bytes())
 }
 
 pub(crate) fn yaml_to_json(yaml: &[u8]) -> Result<Vec<u8>, ApiError> {
