@@ -71,7 +71,11 @@ impl EndpointsController {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), key.namespace());
         let params = PostParams::default();
         let (result, reason, verb) = match present {
-            None => (api.create(&params, &wanted).await, "FailedToCreateEndpoint", "create"),
+            None => (
+                api.create(&params, &wanted).await,
+                "FailedToCreateEndpoint",
+                "create",
+            ),
             Some(_) => (
                 api.replace(key.name(), &params, &wanted).await,
                 "FailedToUpdateEndpoint",
@@ -84,7 +88,8 @@ impl EndpointsController {
             Err(error) => {
                 if !pods::is_gone_or_changed(&error) {
                     let message = format!("Failed to {verb} endpoint {key}: {error}");
-                    self.recorder.event(&events::reference(&*service), EventType::Warning, reason, message);
+                    self.recorder
+                        .event(&events::reference(&*service), EventType::Warning, reason, message);
                 }
                 Err(error.into())
             }
@@ -161,9 +166,16 @@ fn endpoints(service: &Service, pods: &[Arc<Pod>], present: Option<&Endpoints>) 
 
 /// Addresses by the ports they have, in a fixed order; and whether there were too many of them.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
-    let mut behind: Vec<_> = pods.iter().filter_map(|pod| Some((address(service, pod)?, pod))).collect();
+    let mut behind: Vec<_> = pods
+        .iter()
+        .filter_map(|pod| Some((address(service, pod)?, pod)))
+        .collect();
     // Those that are ready are the last to be left out.
-    behind.sort_by(|a, b| pods::is_ready(b.1).cmp(&pods::is_ready(a.1)).then_with(|| a.0.ip.cmp(&b.0.ip)));
+    behind.sort_by(|a, b| {
+        pods::is_ready(b.1)
+            .cmp(&pods::is_ready(a.1))
+            .then_with(|| a.0.ip.cmp(&b.0.ip))
+    });
     let truncated = behind.len() > MAX;
     behind.truncate(MAX);
     let mut subsets: Vec<EndpointSubset> = Vec::new();
@@ -174,26 +186,36 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
             continue;
         }
         let ports = (!ports.is_empty()).then_some(ports);
-        let at = subsets.iter().position(|subset| subset.ports == ports).unwrap_or_else(|| {
-            subsets.push(EndpointSubset {
-                ports,
-                ..EndpointSubset::default()
+        let at = subsets
+            .iter()
+            .position(|subset| subset.ports == ports)
+            .unwrap_or_else(|| {
+                subsets.push(EndpointSubset {
+                    ports,
+                    ..EndpointSubset::default()
+                });
+                subsets.len() - 1
             });
-            subsets.len() - 1
-        });
         let ready = services::publishes_not_ready(service) || pods::is_ready(pod);
         let subset = &mut subsets[at];
-        let list = if ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        let list = if ready {
+            &mut subset.addresses
+        } else {
+            &mut subset.not_ready_addresses
+        };
         list.get_or_insert_default().push(address);
     }
     for subset in &mut subsets {
         for list in [&mut subset.addresses, &mut subset.not_ready_addresses] {
-            list.iter_mut().for_each(|list| list.sort_by(|a, b| a.ip.cmp(&b.ip)));
+            list.iter_mut()
+                .for_each(|list| list.sort_by(|a, b| a.ip.cmp(&b.ip)));
         }
     }
     let order = |subset: &EndpointSubset| {
         let ports = subset.ports.iter().flatten();
-        ports.map(|port| (port.port, port.name.clone(), port.protocol.clone())).collect::<Vec<_>>()
+        ports
+            .map(|port| (port.port, port.name.clone(), port.protocol.clone()))
+            .collect::<Vec<_>>()
     };
     subsets.sort_by_key(order);
     (subsets, truncated)
@@ -202,10 +224,15 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
 /// The pod's address in the first family of the Service.
 fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
     let spec = service.spec.as_ref();
-    let families = spec.and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default();
+    let families = spec
+        .and_then(|spec| spec.ip_families.as_deref())
+        .unwrap_or_default();
     let v6 = match families.first() {
         Some(family) => family == "IPv6",
-        None => spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default().contains(':'),
+        None => spec
+            .and_then(|spec| spec.cluster_ip.as_deref())
+            .unwrap_or_default()
+            .contains(':'),
     };
     let ip = services::addresses(pod).find(|ip| ip.is_ipv6() == v6)?;
     let node = pods::node_name(pod);
@@ -218,7 +245,11 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
 }
 
 fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
-    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let ports = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default();
     let ports = ports.iter().filter_map(|port| {
         Some(EndpointPort {
             name: port.name.clone().filter(|name| !name.is_empty()),
@@ -254,22 +285,42 @@ mod tests {
 
     #[test]
     fn ready_and_not_ready_addresses_stand_apart() {
-        let pods = [pod("b", "10.0.0.2", "True"), pod("a", "10.0.0.1", "True"), pod("c", "10.0.0.3", "False")];
+        let pods = [
+            pod("b", "10.0.0.2", "True"),
+            pod("a", "10.0.0.1", "True"),
+            pod("c", "10.0.0.3", "False"),
+        ];
         let made = endpoints(&service(), &pods, None);
         let subsets = made.subsets.as_ref().unwrap();
         assert_eq!(subsets.len(), 1);
-        let ips: Vec<_> = subsets[0].addresses.iter().flatten().map(|a| a.ip.as_str()).collect();
+        let ips: Vec<_> = subsets[0]
+            .addresses
+            .iter()
+            .flatten()
+            .map(|a| a.ip.as_str())
+            .collect();
         assert_eq!(ips, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(subsets[0].not_ready_addresses.as_ref().unwrap()[0].ip, "10.0.0.3");
         assert_eq!(subsets[0].ports.as_ref().unwrap()[0].port, 8080);
         assert_eq!(made.labels()["a"], "b");
-        assert_eq!(endpoints(&service(), &pods, Some(&made)), made, "nothing to write");
+        assert_eq!(
+            endpoints(&service(), &pods, Some(&made)),
+            made,
+            "nothing to write"
+        );
     }
 
     #[test]
     fn a_thousand_are_enough() {
-        let pods: Vec<_> =
-            (0..1001).map(|i| pod(&format!("p{i}"), &format!("10.0.{}.{}", i / 250, i % 250 + 1), "True")).collect();
+        let pods: Vec<_> = (0..1001)
+            .map(|i| {
+                pod(
+                    &format!("p{i}"),
+                    &format!("10.0.{}.{}", i / 250, i % 250 + 1),
+                    "True",
+                )
+            })
+            .collect();
         let made = endpoints(&service(), &pods, None);
         assert_eq!(made.annotations()[OVER_CAPACITY], "truncated");
         assert_eq!(made.subsets.unwrap()[0].addresses.as_ref().unwrap().len(), 1000);

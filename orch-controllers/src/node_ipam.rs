@@ -67,7 +67,11 @@ impl NodeIpamController {
     ///
     /// # Errors
     /// When a range has no such parts.
-    pub fn new(informers: &Informers, recorder: EventRecorder, ranges: &[(Cidr, u8)]) -> Result<Self, NodeIpamError> {
+    pub fn new(
+        informers: &Informers,
+        recorder: EventRecorder,
+        ranges: &[(Cidr, u8)],
+    ) -> Result<Self, NodeIpamError> {
         let allocator = |&(cidr, prefix): &(Cidr, u8)| {
             CidrAllocator::new(cidr, prefix).ok_or(NodeIpamError::Prefix { cidr, prefix })
         };
@@ -158,7 +162,10 @@ fn ranges_of(node: &Node) -> Vec<Cidr> {
     };
     let all = spec.pod_cidrs.as_deref().unwrap_or_default();
     let first = spec.pod_cidr.as_ref().filter(|_| all.is_empty());
-    all.iter().chain(first).filter_map(|cidr| cidr.parse().ok()).collect()
+    all.iter()
+        .chain(first)
+        .filter_map(|cidr| cidr.parse().ok())
+        .collect()
 }
 
 #[async_trait]
@@ -182,8 +189,17 @@ impl Controller for NodeIpamController {
             Err(source) => {
                 let node_name = node.name_any();
                 let message = format!("Node {node_name} status is now: CIDRNotAvailable");
-                self.recorder.event(&events::reference(&*node), EventType::Normal, "CIDRNotAvailable", message);
-                return Err(NodeIpamError::Full { node: node_name, source }.into());
+                self.recorder.event(
+                    &events::reference(&*node),
+                    EventType::Normal,
+                    "CIDRNotAvailable",
+                    message,
+                );
+                return Err(NodeIpamError::Full {
+                    node: node_name,
+                    source,
+                }
+                .into());
             }
         };
         let patch = json!({
@@ -191,7 +207,9 @@ impl Controller for NodeIpamController {
             "spec": {"podCIDR": given.first(), "podCIDRs": given},
         });
         let nodes: Api<Node> = Api::all(self.client.clone());
-        nodes.patch(key.name(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        nodes
+            .patch(key.name(), &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(Outcome::Done)
     }
 

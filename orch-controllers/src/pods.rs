@@ -95,6 +95,9 @@ pub(crate) fn is_terminal(pod: &Pod) -> bool {
 
 /// Whether a pod is ready.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
     orch_core::conditions::is_true(conditions.unwrap_or_default(), "Ready")
 }

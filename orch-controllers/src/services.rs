@@ -29,7 +29,8 @@ pub(crate) fn is_headless(service: &Service) -> bool {
 
 pub(crate) fn publishes_not_ready(service: &Service) -> bool {
     let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false)
+    spec.and_then(|spec| spec.publish_not_ready_addresses)
+        .unwrap_or(false)
 }
 
 /// Whether the pod can be behind a Service at all.
@@ -42,8 +43,12 @@ pub(crate) fn is_candidate(pod: &Pod, with_terminating: bool) -> bool {
 /// The pod's addresses, of which there is one a family.
 pub(crate) fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
     let status = pod.status.as_ref();
-    let all = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
-    let first = status.and_then(|status| status.pod_ip.as_deref()).filter(|_| all.is_empty());
+    let all = status
+        .and_then(|status| status.pod_ips.as_deref())
+        .unwrap_or_default();
+    let first = status
+        .and_then(|status| status.pod_ip.as_deref())
+        .filter(|_| all.is_empty());
     let all = all.iter().map(|ip| ip.ip.as_str());
     all.chain(first).filter_map(|ip| ip.parse().ok())
 }
@@ -61,7 +66,9 @@ pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let containers = spec.containers.iter().chain(sidecars);
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-    let found = ports.find(|p| p.name.as_ref() == Some(name) && protocol(p.protocol.as_ref()) == protocol(port.protocol.as_ref()));
+    let found = ports.find(|p| {
+        p.name.as_ref() == Some(name) && protocol(p.protocol.as_ref()) == protocol(port.protocol.as_ref())
+    });
     found.map(|port| port.container_port)
 }
 
@@ -84,7 +91,8 @@ pub(crate) fn pod_reference(pod: &Pod) -> ObjectReference {
 pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let hostname = spec.hostname.as_ref().filter(|name| !name.is_empty())?;
-    let same = spec.subdomain == service.metadata.name && pod.metadata.namespace == service.metadata.namespace;
+    let same =
+        spec.subdomain == service.metadata.name && pod.metadata.namespace == service.metadata.namespace;
     same.then(|| hostname.clone())
 }
 
@@ -102,7 +110,13 @@ pub(crate) fn labels(service: &Service, reserved: &[&str]) -> BTreeMap<String, S
 pub(crate) fn matters(old: &Pod, new: &Pod) -> bool {
     let hosts = |pod: &Pod| {
         let spec = pod.spec.as_ref();
-        spec.map(|spec| (spec.hostname.clone(), spec.subdomain.clone(), spec.node_name.clone()))
+        spec.map(|spec| {
+            (
+                spec.hostname.clone(),
+                spec.subdomain.clone(),
+                spec.node_name.clone(),
+            )
+        })
     };
     old.metadata.labels != new.metadata.labels
         || old.metadata.deletion_timestamp.is_some() != new.metadata.deletion_timestamp.is_some()

@@ -18,7 +18,11 @@ pub(super) struct Group {
 
 /// Groups the `pods` behind `service`. Pods may differ in the numbers of their named ports. A family without any pod
 /// has one group without endpoints, so that each Service has a slice.
-pub(super) fn groups(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Option<String>) -> Vec<Group> {
+pub(super) fn groups(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    zone: impl Fn(&str) -> Option<String>,
+) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for family in families(service) {
         let before = groups.len();
@@ -50,7 +54,9 @@ pub(super) fn groups(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -
 
 fn families(service: &Service) -> Vec<&'static str> {
     let spec = service.spec.as_ref();
-    let families = spec.and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default();
+    let families = spec
+        .and_then(|spec| spec.ip_families.as_deref())
+        .unwrap_or_default();
     let known = families.iter().filter_map(|family| match family.as_str() {
         "IPv4" => Some("IPv4"),
         "IPv6" => Some("IPv6"),
@@ -60,12 +66,18 @@ fn families(service: &Service) -> Vec<&'static str> {
     if !families.is_empty() {
         return families;
     }
-    let ip = spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
+    let ip = spec
+        .and_then(|spec| spec.cluster_ip.as_deref())
+        .unwrap_or_default();
     vec![if ip.contains(':') { "IPv6" } else { "IPv4" }]
 }
 
 fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
-    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let ports = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default();
     let ports = ports.iter().filter_map(|port| {
         Some(EndpointPort {
             name: Some(port.name.clone().unwrap_or_default()),
@@ -107,7 +119,10 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     pub(crate) fn service(spec: &Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default", "uid": "s"}, "spec": spec})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "web", "namespace": "default", "uid": "s"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     pub(crate) fn pod(name: &str, ip: &str, port: i32, ready: &str) -> Arc<Pod> {
@@ -142,7 +157,10 @@ pub(super) mod tests {
         let mut going = (*pod("a", "10.0.0.1", 80, "True")).clone();
         going.metadata.deletion_timestamp = Some(orch_core::conditions::now());
         let plain = service(&json!({"ports": [{"port": 80}]}));
-        let conditions = groups(&plain, &[Arc::new(going)], |_| None)[0].endpoints[0].conditions.clone().unwrap();
+        let conditions = groups(&plain, &[Arc::new(going)], |_| None)[0].endpoints[0]
+            .conditions
+            .clone()
+            .unwrap();
         assert_eq!(
             (conditions.ready, conditions.serving, conditions.terminating),
             (Some(false), Some(true), Some(true))
@@ -153,7 +171,10 @@ pub(super) mod tests {
     fn who_publishes_not_ready_addresses_calls_all_ready() {
         let service = service(&json!({"ports": [{"port": 80}], "publishNotReadyAddresses": true}));
         let groups = groups(&service, &[pod("a", "10.0.0.1", 80, "False")], |_| None);
-        assert_eq!(groups[0].endpoints[0].conditions.as_ref().unwrap().ready, Some(true));
+        assert_eq!(
+            groups[0].endpoints[0].conditions.as_ref().unwrap().ready,
+            Some(true)
+        );
     }
 
     #[test]

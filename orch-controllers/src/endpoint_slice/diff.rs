@@ -22,11 +22,16 @@ pub(super) struct Plan {
 /// An endpoint stays in the slice that has it. New ones fill slices that are written anyway, then those with room,
 /// then new slices. A slice whose ports nobody has any more goes, as does one that is left empty, unless it is the
 /// last of its family.
-pub(super) fn plan(existing: &[Arc<EndpointSlice>], groups: Vec<Group>, labels: &BTreeMap<String, String>) -> Plan {
+pub(super) fn plan(
+    existing: &[Arc<EndpointSlice>],
+    groups: Vec<Group>,
+    labels: &BTreeMap<String, String>,
+) -> Plan {
     let mut plan = Plan::default();
     let mut left: Vec<&Arc<EndpointSlice>> = existing.iter().collect();
     for group in groups {
-        let of_group = |slice: &&Arc<EndpointSlice>| slice.address_type == group.family && ports(slice) == group.ports;
+        let of_group =
+            |slice: &&Arc<EndpointSlice>| slice.address_type == group.family && ports(slice) == group.ports;
         let (ours, others) = left.into_iter().partition(of_group);
         left = others;
         group_plan(&mut plan, ours, group, labels);
@@ -46,7 +51,12 @@ struct Draft<'a> {
     changed: bool,
 }
 
-fn group_plan(plan: &mut Plan, ours: Vec<&Arc<EndpointSlice>>, group: Group, labels: &BTreeMap<String, String>) {
+fn group_plan(
+    plan: &mut Plan,
+    ours: Vec<&Arc<EndpointSlice>>,
+    group: Group,
+    labels: &BTreeMap<String, String>,
+) {
     let is_placeholder = group.endpoints.is_empty();
     let mut wanted: HashMap<String, Endpoint> = HashMap::new();
     let mut order = Vec::new();
@@ -56,7 +66,10 @@ fn group_plan(plan: &mut Plan, ours: Vec<&Arc<EndpointSlice>>, group: Group, lab
             order.push(id);
         }
     }
-    let mut drafts: Vec<Draft<'_>> = ours.into_iter().map(|slice| keep(slice, &mut wanted, labels)).collect();
+    let mut drafts: Vec<Draft<'_>> = ours
+        .into_iter()
+        .map(|slice| keep(slice, &mut wanted, labels))
+        .collect();
     let mut new: Vec<Endpoint> = order.iter().filter_map(|id| wanted.remove(id)).collect();
     // Those that are written anyway first, then the fullest with room.
     drafts.sort_by_key(|draft| (!draft.changed, MAX.saturating_sub(draft.endpoints.len())));
@@ -99,7 +112,10 @@ fn keep<'a>(
     labels: &BTreeMap<String, String>,
 ) -> Draft<'a> {
     let present = slice.endpoints.as_deref().unwrap_or_default();
-    let endpoints: Vec<_> = present.iter().filter_map(|endpoint| wanted.remove(&identity(endpoint))).collect();
+    let endpoints: Vec<_> = present
+        .iter()
+        .filter_map(|endpoint| wanted.remove(&identity(endpoint)))
+        .collect();
     let changed = endpoints != present || slice.metadata.labels.as_ref() != Some(labels);
     Draft {
         present: slice,
@@ -110,7 +126,10 @@ fn keep<'a>(
 
 /// A pod under its address: a pod that got another address is another endpoint.
 fn identity(endpoint: &Endpoint) -> String {
-    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+    let uid = endpoint
+        .target_ref
+        .as_ref()
+        .and_then(|target| target.uid.as_deref());
     format!("{} {}", uid.unwrap_or_default(), endpoint.addresses.join(","))
 }
 
@@ -127,20 +146,31 @@ mod tests {
         let service = service(&json!({"ports": [{"port": 80}]}));
         let pods: Vec<_> = names
             .into_iter()
-            .map(|i| pod(&format!("p{i}"), &format!("10.0.{}.{}", i / 250, i % 250 + 1), 80, "True"))
+            .map(|i| {
+                pod(
+                    &format!("p{i}"),
+                    &format!("10.0.{}.{}", i / 250, i % 250 + 1),
+                    80,
+                    "True",
+                )
+            })
             .collect();
         groups(&service, &pods, |_| None)
     }
 
     /// What the API holds after a plan was carried out.
     fn carried_out(existing: &[Arc<EndpointSlice>], plan: Plan) -> Vec<Arc<EndpointSlice>> {
-        let mut slices: BTreeMap<String, Arc<EndpointSlice>> =
-            existing.iter().map(|s| (s.metadata.name.clone().unwrap(), s.clone())).collect();
+        let mut slices: BTreeMap<String, Arc<EndpointSlice>> = existing
+            .iter()
+            .map(|s| (s.metadata.name.clone().unwrap(), s.clone()))
+            .collect();
         for slice in plan.delete {
             slices.remove(slice.metadata.name.as_ref().unwrap()).unwrap();
         }
         for slice in plan.update {
-            slices.insert(slice.metadata.name.clone().unwrap(), Arc::new(slice)).unwrap();
+            slices
+                .insert(slice.metadata.name.clone().unwrap(), Arc::new(slice))
+                .unwrap();
         }
         for mut slice in plan.create {
             let mut number = 0;
@@ -154,14 +184,20 @@ mod tests {
         slices.into_values().collect()
     }
 
-    fn step(existing: &[Arc<EndpointSlice>], names: impl IntoIterator<Item = usize>) -> Vec<Arc<EndpointSlice>> {
+    fn step(
+        existing: &[Arc<EndpointSlice>],
+        names: impl IntoIterator<Item = usize>,
+    ) -> Vec<Arc<EndpointSlice>> {
         carried_out(existing, plan(existing, wanted(names), &BTreeMap::new()))
     }
 
     #[test]
     fn slices_hold_a_hundred() {
         let slices = step(&[], 0..250);
-        let sizes: Vec<_> = slices.iter().map(|s| s.endpoints.as_ref().unwrap().len()).collect();
+        let sizes: Vec<_> = slices
+            .iter()
+            .map(|s| s.endpoints.as_ref().unwrap().len())
+            .collect();
         assert_eq!(sizes, [100, 100, 50]);
         let again = plan(&slices, wanted(0..250), &BTreeMap::new());
         assert!(again.create.is_empty() && again.update.is_empty() && again.delete.is_empty());
@@ -170,8 +206,15 @@ mod tests {
     #[test]
     fn one_change_is_one_write() {
         let slices = step(&[], 0..250);
-        let plan = plan(&slices, wanted((0..250).filter(|i| *i != 120).chain([300])), &BTreeMap::new());
-        assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
+        let plan = plan(
+            &slices,
+            wanted((0..250).filter(|i| *i != 120).chain([300])),
+            &BTreeMap::new(),
+        );
+        assert_eq!(
+            (plan.create.len(), plan.update.len(), plan.delete.len()),
+            (0, 1, 0)
+        );
     }
 
     #[test]
@@ -187,6 +230,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         #[test]
         fn every_endpoint_is_in_one_slice(rounds in prop::collection::vec(prop::collection::btree_set(0usize..300, 0..280), 1..6)) {
             let mut slices = Vec::new();

@@ -63,7 +63,12 @@ impl EndpointSliceController {
     /// A controller that reads `informers` and writes through their client.
     pub fn new(informers: &Informers, recorder: EventRecorder) -> Self {
         let slices = informers.get::<EndpointSlice>();
-        slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.as_str().to_owned()).into_iter().collect());
+        slices.add_index(BY_SERVICE, |slice| {
+            service_of(slice)
+                .map(|key| key.as_str().to_owned())
+                .into_iter()
+                .collect()
+        });
         EndpointSliceController {
             client: informers.client().clone(),
             services: informers.get(),
@@ -109,7 +114,9 @@ impl EndpointSliceController {
     /// An informer that does not show in half a minute what was created will not: it was deleted meanwhile.
     fn has_seen_all(&self, key: &NamespacedName, existing: &[Arc<EndpointSlice>]) -> bool {
         let mut all = self.unseen.lock();
-        let Some(unseen) = all.get_mut(key) else { return true };
+        let Some(unseen) = all.get_mut(key) else {
+            return true;
+        };
         for slice in existing {
             if let Some(uid) = &slice.metadata.uid {
                 unseen.uids.remove(uid);
@@ -122,7 +129,12 @@ impl EndpointSliceController {
         seen
     }
 
-    async fn carry_out(&self, key: &NamespacedName, service: &Service, plan: diff::Plan) -> Result<(), ReconcileError> {
+    async fn carry_out(
+        &self,
+        key: &NamespacedName,
+        service: &Service,
+        plan: diff::Plan,
+    ) -> Result<(), ReconcileError> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), key.namespace());
         let params = PostParams::default();
         for mut slice in plan.create {
@@ -130,7 +142,9 @@ impl EndpointSliceController {
             match slices.create(&params, &slice).await {
                 Ok(created) => self.remember(key, created.metadata.uid),
                 Err(error) if pods::is_namespace_terminating(&error) => return Ok(()),
-                Err(error) => return Err(self.failed(service, "FailedToCreateEndpointSlices", "create", error)),
+                Err(error) => {
+                    return Err(self.failed(service, "FailedToCreateEndpointSlices", "create", error));
+                }
             }
         }
         for slice in plan.update {
@@ -171,7 +185,8 @@ impl EndpointSliceController {
                 "Error updating Endpoint Slices for Service {namespace}/{}: failed to {verb} EndpointSlice: {error}",
                 service.name_any()
             );
-            self.recorder.event(&events::reference(service), EventType::Warning, reason, message);
+            self.recorder
+                .event(&events::reference(service), EventType::Warning, reason, message);
         }
         error.into()
     }
@@ -186,7 +201,9 @@ impl Controller for EndpointSliceController {
     fn watches(&self, watches: &mut Watches) {
         watches.own(&self.services);
         watches.needs(&self.nodes);
-        watches.mapped(&self.slices, |event| event.object().and_then(|slice| service_of(slice)));
+        watches.mapped(&self.slices, |event| {
+            event.object().and_then(|slice| service_of(slice))
+        });
         let services = self.services.clone();
         watches.mapped(&self.pods, move |event| services_of(&services, event));
     }
@@ -214,7 +231,11 @@ pub(crate) fn services_of(services: &Informer<Service>, event: &Event<Pod>) -> V
         })
     };
     let services = services.list_namespace(namespace);
-    services.iter().filter(matches).map(|service| NamespacedName::of(&**service)).collect()
+    services
+        .iter()
+        .filter(matches)
+        .map(|service| NamespacedName::of(&**service))
+        .collect()
 }
 
 /// The Service of a slice that is ours.

@@ -46,13 +46,20 @@ impl TaintEvictionController {
     async fn evict(&self, key: &NamespacedName, pod: &Pod) -> Result<(), ReconcileError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
         let message = format!("Marking for deletion Pod {key}");
-        self.recorder.event(&events::reference(pod), EventType::Normal, "TaintManagerEviction", message);
+        self.recorder.event(
+            &events::reference(pod),
+            EventType::Normal,
+            "TaintManagerEviction",
+            message,
+        );
         let disruption = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": conditions::now(),
         });
         let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [disruption]}});
-        let patched = api.patch_status(key.name(), &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let patched = api
+            .patch_status(key.name(), &PatchParams::default(), &Patch::Strategic(patch))
+            .await;
         let params = DeleteParams::default().preconditions(Preconditions {
             uid: pod.metadata.uid.clone(),
             resource_version: None,
@@ -78,16 +85,26 @@ impl Controller for TaintEvictionController {
         let is_bound = |pod: &Pod| !pods::node_name(pod).is_empty();
         watches.mapped(&self.pods, move |event| {
             // Pods that a node's taints cannot concern need no look.
-            let Event::Applied { old, new } = event else { return None };
+            let Event::Applied { old, new } = event else {
+                return None;
+            };
             let newly = old.as_ref().is_none_or(|old| {
-                !is_bound(old) || old.spec.as_ref().map(|s| &s.tolerations) != new.spec.as_ref().map(|s| &s.tolerations)
+                !is_bound(old)
+                    || old.spec.as_ref().map(|s| &s.tolerations) != new.spec.as_ref().map(|s| &s.tolerations)
             });
             (newly && is_bound(new)).then(|| NamespacedName::of(&**new))
         });
         let pods = self.pods.clone();
         watches.mapped(&self.nodes, move |event| {
-            let Event::Applied { old, new } = event else { return Vec::new() };
-            let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+            let Event::Applied { old, new } = event else {
+                return Vec::new();
+            };
+            let taints = |node: &Node| {
+                node.spec
+                    .as_ref()
+                    .and_then(|spec| spec.taints.clone())
+                    .unwrap_or_default()
+            };
             let before = old.as_ref().map(|old| taints(old)).unwrap_or_default();
             if before == taints(new) {
                 return Vec::new();
@@ -107,8 +124,16 @@ impl Controller for TaintEvictionController {
         let Some(node) = self.nodes.get(&NamespacedName::cluster(pods::node_name(&pod))) else {
             return Ok(Outcome::Done);
         };
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let taints = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.taints.as_deref())
+            .unwrap_or_default();
+        let tolerations = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.tolerations.as_deref())
+            .unwrap_or_default();
         match when_to_leave(taints, tolerations, Timestamp::now()) {
             Leave::Never => Ok(Outcome::Done),
             Leave::In(wait) => Ok(Outcome::RequeueAfter(wait)),

@@ -49,7 +49,10 @@ impl Heard {
 }
 
 fn node_conditions(node: &Node) -> &[NodeCondition] {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
     conditions.unwrap_or_default()
 }
 
@@ -65,7 +68,11 @@ pub(super) fn ever_reported(node: &Node) -> bool {
 /// The node with all its conditions unknown; none if they are already.
 pub(super) fn silent(node: &Node) -> Option<Node> {
     let mut silent = node.clone();
-    let list = silent.status.get_or_insert_default().conditions.get_or_insert_default();
+    let list = silent
+        .status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default();
     let mut changed = false;
     for type_ in ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] {
         let present = conditions::get(list, type_);

@@ -116,9 +116,15 @@ impl NodeLifecycleController {
         let lease = self.leases.get(&NamespacedName::new(LEASES, key.name()));
         let pulse = Pulse::of(node, lease.as_deref());
         let mut heard = self.heard.lock();
-        let heard = heard.entry(key.clone()).or_insert_with(|| Heard::now(pulse.clone()));
+        let heard = heard
+            .entry(key.clone())
+            .or_insert_with(|| Heard::now(pulse.clone()));
         heard.update(pulse);
-        let grace = if health::ever_reported(node) { self.grace } else { self.start_grace };
+        let grace = if health::ever_reported(node) {
+            self.grace
+        } else {
+            self.start_grace
+        };
         heard.at() + grace
     }
 
@@ -128,11 +134,18 @@ impl NodeLifecycleController {
             return Ok(node);
         };
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let silent = nodes.replace_status(&node.name_any(), &PostParams::default(), &silent).await?;
+        let silent = nodes
+            .replace_status(&node.name_any(), &PostParams::default(), &silent)
+            .await?;
         let name = node.name_any();
         if is_ready(&node) {
             let message = format!("Node {name} status is now: NodeNotReady");
-            self.recorder.event(&events::reference(&*node), EventType::Normal, "NodeNotReady", message);
+            self.recorder.event(
+                &events::reference(&*node),
+                EventType::Normal,
+                "NodeNotReady",
+                message,
+            );
         }
         tracing::info!(node = name, "node fell silent");
         Ok(Arc::new(silent))
@@ -147,7 +160,9 @@ impl NodeLifecycleController {
             "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
             "spec": {"taints": taints},
         });
-        let patched = nodes.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let patched = nodes
+            .patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(Arc::new(patched))
     }
 
@@ -157,7 +172,10 @@ impl NodeLifecycleController {
             if !pods::is_ready(&pod) {
                 continue;
             }
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.namespace().as_deref().unwrap_or_default());
+            let api: Api<Pod> = Api::namespaced(
+                self.client.clone(),
+                pod.namespace().as_deref().unwrap_or_default(),
+            );
             let now = conditions::now();
             let ready = json!({"type": "Ready", "status": "False", "lastTransitionTime": now});
             let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [ready]}});
@@ -170,14 +188,18 @@ impl NodeLifecycleController {
                 Err(error) => return Err(error.into()),
             }
             let about = events::reference(&*pod);
-            self.recorder.event(&about, EventType::Warning, "NodeNotReady", "Node is not ready");
+            self.recorder
+                .event(&about, EventType::Warning, "NodeNotReady", "Node is not ready");
         }
         Ok(())
     }
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
     conditions::is_true(conditions.unwrap_or_default(), "Ready")
 }
 
@@ -191,7 +213,9 @@ impl Controller for NodeLifecycleController {
         watches.own(&self.nodes);
         watches.needs(&self.pods);
         watches.mapped(&self.leases, |event| {
-            let lease = event.object().filter(|lease| lease.metadata.namespace.as_deref() == Some(LEASES));
+            let lease = event
+                .object()
+                .filter(|lease| lease.metadata.namespace.as_deref() == Some(LEASES));
             lease.map(|lease| NamespacedName::cluster(&lease.name_any()))
         });
     }

@@ -21,15 +21,24 @@ const TROUBLES: [(&str, &str); 4] = [
 /// All taints that the node should have: those of others as they are, ours as its conditions say. None if it has
 /// them already.
 pub(super) fn wanted(node: &Node, now: Time) -> Option<Vec<Taint>> {
-    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let present = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.clone())
+        .unwrap_or_default();
     let ours = ours(node);
     let mut taints: Vec<Taint> = present
         .iter()
-        .filter(|taint| !is_managed(&taint.key) || ours.contains(&(taint.key.as_str(), taint.effect.as_str())))
+        .filter(|taint| {
+            !is_managed(&taint.key) || ours.contains(&(taint.key.as_str(), taint.effect.as_str()))
+        })
         .cloned()
         .collect();
     for (key, effect) in ours {
-        if taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
+        if taints
+            .iter()
+            .any(|taint| taint.key == key && taint.effect == effect)
+        {
             continue;
         }
         taints.push(Taint {
@@ -48,7 +57,9 @@ fn is_managed(key: &str) -> bool {
 
 fn ours(node: &Node) -> Vec<(&'static str, &'static str)> {
     let status = node.status.as_ref();
-    let all = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let all = status
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
     let mut taints = Vec::new();
     let down = match conditions::get(all, "Ready").map(|ready| ready.status.as_str()) {
         Some("False") => Some(NOT_READY),
@@ -58,9 +69,16 @@ fn ours(node: &Node) -> Vec<(&'static str, &'static str)> {
     if let Some(key) = down {
         taints.extend([(key, "NoSchedule"), (key, "NoExecute")]);
     }
-    let troubles = TROUBLES.iter().filter(|(condition, _)| conditions::is_true(all, condition));
+    let troubles = TROUBLES
+        .iter()
+        .filter(|(condition, _)| conditions::is_true(all, condition));
     taints.extend(troubles.map(|(_, key)| (*key, "NoSchedule")));
-    if node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false) {
+    if node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.unschedulable)
+        .unwrap_or(false)
+    {
         taints.push((UNSCHEDULABLE, "NoSchedule"));
     }
     taints
@@ -96,7 +114,10 @@ pub(super) enum Leave {
 pub(super) fn when_to_leave(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Leave {
     let mut soonest: Option<Timestamp> = None;
     for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
-        let mut used = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
+        let mut used = tolerations
+            .iter()
+            .filter(|toleration| tolerates(toleration, taint))
+            .peekable();
         if used.peek().is_none() {
             return Leave::Now;
         }
@@ -131,7 +152,10 @@ mod tests {
     }
 
     fn keys(taints: &[Taint]) -> Vec<String> {
-        taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
+        taints
+            .iter()
+            .map(|taint| format!("{}:{}", taint.key, taint.effect))
+            .collect()
     }
 
     #[test]
@@ -175,7 +199,10 @@ mod tests {
         assert_eq!(when_to_leave(&[], &[], now), Leave::Never);
         assert_eq!(when_to_leave(&taints, &[toleration("a", None)], now), Leave::Now);
         let both = [toleration("a", None), toleration("b", Some(300))];
-        assert_eq!(when_to_leave(&taints, &both, now), Leave::In(Duration::from_secs(200)));
+        assert_eq!(
+            when_to_leave(&taints, &both, now),
+            Leave::In(Duration::from_secs(200))
+        );
         let over = [toleration("a", Some(50)), toleration("b", None)];
         assert_eq!(when_to_leave(&taints, &over, now), Leave::Now);
         let all = [Toleration {
