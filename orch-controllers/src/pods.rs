@@ -56,3 +56,48 @@ pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
                 .any(|cause| cause.reason == "NamespaceTerminating")
         })
 }
+
+/// Pods by the node they are bound to; those that are bound to none under the empty name.
+const NODE: &str = "node";
+
+/// The shared informer, with the index by node.
+pub(crate) fn informer_by_node(informers: &Informers) -> Informer<Pod> {
+    let pods = informer(informers);
+    pods.add_index(NODE, |pod: &Pod| vec![node_name(pod).to_owned()]);
+    pods
+}
+
+/// The pods that are bound to this node.
+pub(crate) fn on_node(pods: &Informer<Pod>, node: &str) -> Vec<Arc<Pod>> {
+    pods.by_index(NODE, node)
+}
+
+/// The node a pod is bound to, or nothing.
+pub(crate) fn node_name(pod: &Pod) -> &str {
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .unwrap_or_default()
+}
+
+/// Where a pod is in its life.
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+/// Whether a pod ran to its end, well or not.
+pub(crate) fn is_terminal(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether a pod is ready.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    orch_core::conditions::is_true(conditions.unwrap_or_default(), "Ready")
+}

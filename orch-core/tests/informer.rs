@@ -103,7 +103,7 @@ fn gone() -> Value {
 async fn expect(events: &mut mpsc::UnboundedReceiver<Event<ConfigMap>>, wanted: &[&str]) {
     let mut seen = Vec::new();
     while seen.len() < wanted.len() {
-        seen.push(format!("{:?}", events.recv().await.unwrap()));
+        seen.push(format!("{:?}", events.recv().await.expect("the informer runs")));
     }
     seen.sort();
     let mut wanted = wanted.to_vec();
