@@ -1,5 +1,22 @@
 //! The Kubernetes service proxy as a library: change tracking over Services and EndpointSlices, and backends that apply it.
 //!
+//! [`ServiceProxy`] is the whole, for one node:
+//!
+//! ```no_run
+//! use orch_net::{Choice, ServiceProxy};
+//!
+//! # async fn example(client: kube::Client, shutdown: tokio_util::sync::CancellationToken) -> Result<(), Box<dyn std::error::Error>> {
+//! let proxy = ServiceProxy::builder(client)
+//!     .node_name("node-1")
+//!     .backend(Choice::Auto)
+//!     .pod_cidrs(["10.244.0.0/16".parse()?])
+//!     .build()
+//!     .await?;
+//! proxy.run(shutdown).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A [`Tracker`] turns Services and EndpointSlices into a [`DesiredState`] and the exact difference since the last look; a
 //! [`ProxyBackend`] brings that to the host. Two backends are here: [`nftables`] rules in the
 //! kernel, and [`userspace`] sockets.
@@ -27,6 +44,11 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Not built
+//! What a Service asks for and does not get is said in a Warning event on it: `loadBalancerSourceRanges` (such a Service's load
+//! balancer addresses are then not served at all), `healthCheckNodePort`, a frontend that an older Service has. Topology hints are
+//! ignored, as the API allows. Node ports answer at every address of the node but loopback. SCTP is served by nftables only.
 
 pub mod backend;
 mod choice;

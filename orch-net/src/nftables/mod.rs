@@ -6,7 +6,8 @@
 //! elements, one endpoint more is two or three elements written, and the number of chains does not grow with the number of Services.
 //! Only service ports with session affinity have chains of their own, with a set of clients for each endpoint.
 //!
-//! Each sync is one `nft -f -`, hence one transaction. Connections that are established are kept by the kernel's connection tracking,
+//! Each sync is one `nft -f -`, hence one transaction. The first sync of a process, and a repair, replace the tables whole, still in one
+//! transaction; only the memory of session affinity is lost by that. Connections that are established are kept by the kernel's connection tracking,
 //! whatever happens to the rules; UDP flows to an endpoint that went are forgotten, so that clients which keep their port move on.
 
 mod conntrack;
@@ -17,6 +18,7 @@ mod routes;
 mod ruleset;
 mod script;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,7 +27,7 @@ pub use fake::{FakeNft, Verdict};
 pub use nft::{Nft, NftError, NftProgram};
 
 use crate::backend::{BackendError, ProxyBackend, SyncReport, Unserved};
-use crate::model::{Changes, DesiredState, Family};
+use crate::model::{Changes, DesiredState, Family, ServicePort, ServicePortKey};
 use conntrack::StaleFlows;
 use orch_core::ipam::Cidr;
 use ruleset::Ruleset;
@@ -101,6 +103,7 @@ pub struct NftablesBackend {
     config: NftablesConfig,
     nft: Arc<dyn Nft>,
     ruleset: Ruleset,
+    unserved: BTreeMap<ServicePortKey, Unserved>,
     /// Whether this is the real thing: connection tracking and routes are the host's, not nft's.
     owns_host: bool,
 }
@@ -129,6 +132,7 @@ impl NftablesBackend {
             config,
             nft,
             ruleset: Ruleset::default(),
+            unserved: BTreeMap::new(),
             owns_host: false,
         }
     }
@@ -139,19 +143,38 @@ impl NftablesBackend {
         Ruleset::default().full(config, desired).0
     }
 
-    fn unserved(&self, desired: &DesiredState) -> Vec<Unserved> {
-        let missing = desired
-            .iter()
-            .filter(|port| !self.config.families.contains(&port.key.family));
-        missing
-            .map(|port| Unserved {
-                key: port.key.clone(),
-                message: format!(
-                    "port {} is not served over {:?}: this node does not speak it",
-                    port.key, port.key.family
-                ),
-            })
-            .collect()
+    /// Keeps account of service ports of a family that has no table.
+    fn note_unserved(&mut self, desired: &DesiredState, changes: &Changes) {
+        let families = &self.config.families;
+        let missing = |port: &&ServicePort| !families.contains(&port.key.family);
+        match changes {
+            Changes::All => {
+                let ports = desired.iter().map(|port| &**port).filter(missing);
+                self.unserved = ports.map(|port| (port.key.clone(), unserved(port))).collect();
+            }
+            Changes::Only(changes) => {
+                for change in changes {
+                    if let Some(before) = &change.before {
+                        self.unserved.remove(&before.key);
+                    }
+                    if let Some(after) = change.after.as_deref().filter(missing) {
+                        self.unserved.insert(after.key.clone(), unserved(after));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unserved(port: &ServicePort) -> Unserved {
+    let family = port.key.family;
+    let message = format!(
+        "port {} is not served over {family:?}: this node does not speak it",
+        port.key
+    );
+    Unserved {
+        key: port.key.clone(),
+        message,
     }
 }
 
@@ -206,8 +229,9 @@ impl ProxyBackend for NftablesBackend {
                 }
             }
         }
+        self.note_unserved(desired, changes);
         Ok(SyncReport {
-            unserved: self.unserved(desired),
+            unserved: self.unserved.values().cloned().collect(),
             writes,
         })
     }

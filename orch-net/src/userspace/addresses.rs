@@ -68,38 +68,38 @@ impl Addresses {
         Ok(Self { link: Some(link) })
     }
 
-    /// Adds what is missing of `wanted` and removes what is not in it.
-    pub(super) async fn reconcile(&mut self, wanted: &HashSet<IpAddr>) -> Result<Reconciled, BackendError> {
+    /// What the link holds.
+    pub(super) fn held(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.link.iter().flat_map(|link| &link.held).copied()
+    }
+
+    /// Of the addresses in `touched`, adds those that are wanted and missing, and removes those that are not wanted.
+    pub(super) async fn reconcile(
+        &mut self,
+        touched: &HashSet<IpAddr>,
+        is_wanted: impl Fn(&IpAddr) -> bool,
+    ) -> Result<Reconciled, BackendError> {
         let mut outcome = Reconciled::default();
-        let needed = wanted.iter().filter(|ip| !ip.is_loopback());
+        let (wanted, unwanted): (Vec<IpAddr>, Vec<IpAddr>) = touched.iter().partition(|ip| is_wanted(ip));
+        let needed = wanted.into_iter().filter(|ip| !ip.is_loopback());
         let Some(link) = &mut self.link else {
-            outcome.refused = needed.map(|ip| (*ip, NoAddress::NotPermitted)).collect();
+            outcome.refused = needed.map(|ip| (ip, NoAddress::NotPermitted)).collect();
             return Ok(outcome);
         };
-        let extra: Vec<IpAddr> = link
-            .held
-            .iter()
-            .filter(|ip| !wanted.contains(ip))
-            .copied()
-            .collect();
-        for ip in extra {
+        for ip in unwanted
+            .into_iter()
+            .filter(|ip| link.held.contains(ip))
+            .collect::<Vec<_>>()
+        {
             let deleted = link.netlink.delete_address(link.index, ip).await;
             deleted.map_err(|error| BackendError::netlink(format!("remove address {ip}"), error))?;
             link.held.remove(&ip);
             outcome.writes += 1;
         }
         for ip in needed {
-            if link.held.contains(ip) {
-                continue;
-            }
-            let prefix = if ip.is_ipv4() { 32 } else { 128 };
-            match link.netlink.add_address(link.index, *ip, prefix).await {
-                Ok(()) => {
-                    link.held.insert(*ip);
-                    outcome.writes += 1;
-                }
-                Err(error) if is_denied(&error) => drop(outcome.refused.insert(*ip, NoAddress::NotPermitted)),
-                Err(error) => drop(outcome.refused.insert(*ip, NoAddress::Refused(error.to_string()))),
+            match link.add(ip).await {
+                Ok(writes) => outcome.writes += writes,
+                Err(reason) => drop(outcome.refused.insert(ip, reason)),
             }
         }
         Ok(outcome)
@@ -123,6 +123,21 @@ impl Addresses {
 }
 
 impl Link {
+    /// Gives the link an address, unless it has it.
+    async fn add(&mut self, ip: IpAddr) -> Result<usize, NoAddress> {
+        if self.held.contains(&ip) {
+            return Ok(0);
+        }
+        let prefix = if ip.is_ipv4() { 32 } else { 128 };
+        let added = self.netlink.add_address(self.index, ip, prefix).await;
+        added.map_err(|error| match error {
+            error if is_denied(&error) => NoAddress::NotPermitted,
+            error => NoAddress::Refused(error.to_string()),
+        })?;
+        self.held.insert(ip);
+        Ok(1)
+    }
+
     async fn found(&self) -> Result<HashSet<IpAddr>, BackendError> {
         let found = self.netlink.addresses(self.index).await;
         found.map_err(|error| BackendError::netlink("list addresses", error))

@@ -110,6 +110,8 @@ pub struct UserspaceBackend {
     config: Arc<UserspaceConfig>,
     addresses: Option<Addresses>,
     ports: HashMap<ServicePortKey, (Arc<ServicePort>, Arc<Balancer>)>,
+    /// How many service ports have a frontend at an address.
+    ips: HashMap<IpAddr, usize>,
     listeners: HashMap<Place, Listener>,
     unserved: HashMap<Place, Unserved>,
     connections: TaskTracker,
@@ -130,6 +132,7 @@ impl UserspaceBackend {
             config: Arc::new(config),
             addresses: None,
             ports: HashMap::new(),
+            ips: HashMap::new(),
             listeners: HashMap::new(),
             unserved: HashMap::new(),
             connections: TaskTracker::new(),
@@ -137,62 +140,100 @@ impl UserspaceBackend {
         }
     }
 
-    /// Takes over what a difference says and returns the service ports concerned.
-    fn take_over(&mut self, desired: &DesiredState, changes: &Changes) -> HashSet<ServicePortKey> {
-        let mut touched = HashSet::new();
+    /// Takes over what a difference says.
+    fn take_over(&mut self, desired: &DesiredState, changes: &Changes) -> Touched {
+        let mut touched = Touched::default();
         match changes {
             Changes::All => {
-                touched.extend(self.ports.keys().cloned());
-                self.ports.retain(|key, _| desired.get(key).is_some());
-                desired.iter().for_each(|port| self.set_port(port));
-                touched.extend(desired.iter().map(|port| port.key.clone()));
+                let gone: Vec<_> = self
+                    .ports
+                    .keys()
+                    .filter(|key| desired.get(key).is_none())
+                    .cloned()
+                    .collect();
+                gone.iter().for_each(|key| self.remove_port(key, &mut touched));
+                desired.iter().for_each(|port| self.set_port(port, &mut touched));
             }
             Changes::Only(changes) => {
                 for change in changes {
-                    if let Some(before) = &change.before {
-                        touched.insert(before.key.clone());
-                        if change.after.is_none() {
-                            self.ports.remove(&before.key);
-                        }
-                    }
-                    if let Some(after) = &change.after {
-                        touched.insert(after.key.clone());
-                        self.set_port(after);
+                    match (&change.before, &change.after) {
+                        (_, Some(after)) => self.set_port(after, &mut touched),
+                        (Some(before), None) => self.remove_port(&before.key, &mut touched),
+                        (None, None) => {}
                     }
                 }
             }
         }
         // What could not be served may be servable now.
-        touched.extend(self.unserved.values().map(|unserved| unserved.key.clone()));
+        for unserved in self.unserved.values() {
+            touched.keys.insert(unserved.key.clone());
+            touched.ips.extend(
+                self.ports
+                    .get(&unserved.key)
+                    .into_iter()
+                    .flat_map(|(port, _)| ips(port)),
+            );
+        }
         touched
     }
 
-    fn set_port(&mut self, port: &Arc<ServicePort>) {
-        match self.ports.get_mut(&port.key) {
-            Some((known, balancer)) => {
+    fn remove_port(&mut self, key: &ServicePortKey, touched: &mut Touched) {
+        if let Some((port, _)) = self.ports.remove(key) {
+            self.release(&port);
+            touched.note(&port);
+            touched.before.push(port);
+        }
+    }
+
+    fn set_port(&mut self, port: &Arc<ServicePort>, touched: &mut Touched) {
+        touched.note(port);
+        ips(port).for_each(|ip| *self.ips.entry(ip).or_default() += 1);
+        let balancer = match self.ports.remove(&port.key) {
+            Some((old, balancer)) => {
+                self.release(&old);
+                touched.note(&old);
+                touched.before.push(old);
                 balancer.update(port.clone());
-                *known = port.clone();
+                balancer
             }
-            None => {
-                let balancer = Arc::new(Balancer::new(port.clone()));
-                self.ports.insert(port.key.clone(), (port.clone(), balancer));
+            None => Arc::new(Balancer::new(port.clone())),
+        };
+        self.ports.insert(port.key.clone(), (port.clone(), balancer));
+    }
+
+    fn release(&mut self, port: &ServicePort) {
+        for ip in ips(port) {
+            if let Some(count) = self.ips.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
+                    self.ips.remove(&ip);
+                }
             }
         }
     }
 
     /// Closes sockets that nobody wants any more.
-    fn close(&mut self, touched: &HashSet<ServicePortKey>) -> usize {
-        let wanted: HashMap<Place, &ServicePortKey> = touched
-            .iter()
-            .filter_map(|key| self.ports.get(key))
-            .flat_map(|(port, _)| wanted(port).map(|(place, _)| (place, &port.key)))
-            .collect();
-        let keep =
-            |place: &Place, key: &ServicePortKey| !touched.contains(key) || wanted.get(place) == Some(&key);
+    fn close(&mut self, touched: &Touched) -> usize {
+        let ports = &self.ports;
+        let is_wanted = |place: Place, key: &ServicePortKey| {
+            ports
+                .get(key)
+                .is_some_and(|(port, _)| wanted(port).any(|(other, _)| other == place))
+        };
         let before = self.listeners.len();
-        self.listeners
-            .retain(|place, listener| keep(place, &listener.key));
-        self.unserved.retain(|place, unserved| keep(place, &unserved.key));
+        for port in &touched.before {
+            for (place, _) in wanted(port) {
+                let mine = self
+                    .listeners
+                    .get(&place)
+                    .is_some_and(|listener| listener.key == port.key);
+                if mine && !is_wanted(place, &port.key) {
+                    self.listeners.remove(&place);
+                }
+            }
+        }
+        self.unserved
+            .retain(|place, unserved| is_wanted(*place, &unserved.key));
         before - self.listeners.len()
     }
 
@@ -235,11 +276,26 @@ impl UserspaceBackend {
         }
         opened
     }
+}
 
-    fn wanted_ips(&self) -> HashSet<IpAddr> {
-        let frontends = self.ports.values().flat_map(|(port, _)| &port.frontends);
-        frontends.filter_map(|frontend| frontend.address.ip()).collect()
+/// What a difference concerns.
+#[derive(Debug, Default)]
+struct Touched {
+    keys: HashSet<ServicePortKey>,
+    /// The service ports as they were.
+    before: Vec<Arc<ServicePort>>,
+    ips: HashSet<IpAddr>,
+}
+
+impl Touched {
+    fn note(&mut self, port: &ServicePort) {
+        self.keys.insert(port.key.clone());
+        self.ips.extend(ips(port));
     }
+}
+
+fn ips(port: &ServicePort) -> impl Iterator<Item = IpAddr> + '_ {
+    port.frontends.iter().filter_map(|frontend| frontend.address.ip())
 }
 
 /// The sockets that a service port needs: none while it has no endpoints, so that the kernel refuses.
@@ -276,21 +332,24 @@ impl ProxyBackend for UserspaceBackend {
     }
 
     async fn sync(&mut self, desired: &DesiredState, changes: &Changes) -> Result<SyncReport, BackendError> {
-        let touched = self.take_over(desired, changes);
+        let mut touched = self.take_over(desired, changes);
         let mut writes = self.close(&touched);
-        let wanted = self.wanted_ips();
-        if self.addresses.is_none() || changes == &Changes::All {
-            self.addresses = Some(Addresses::open(&self.config.link).await?);
-        }
-        let refused = match &mut self.addresses {
-            Some(addresses) => {
-                let reconciled = addresses.reconcile(&wanted).await?;
-                writes += reconciled.writes;
-                reconciled.refused
-            }
-            None => HashMap::new(),
+        let fresh = self.addresses.is_none() || changes == &Changes::All;
+        let mut addresses = match self.addresses.take() {
+            Some(addresses) if !fresh => addresses,
+            _ => Addresses::open(&self.config.link).await?,
         };
-        writes += self.open(&touched, &refused);
+        if fresh {
+            self.listeners.retain(|_, listener| !listener.task.is_finished());
+            touched.ips.extend(addresses.held());
+        }
+        let reconciled = addresses
+            .reconcile(&touched.ips, |ip| self.ips.contains_key(ip))
+            .await?;
+        self.addresses = Some(addresses);
+        let refused = reconciled.refused;
+        writes += reconciled.writes;
+        writes += self.open(&touched.keys, &refused);
         let mut unserved: Vec<Unserved> = self.unserved.values().cloned().collect();
         unserved.sort_by(|a, b| (&a.key, &a.message).cmp(&(&b.key, &b.message)));
         Ok(SyncReport { unserved, writes })
@@ -314,6 +373,7 @@ impl ProxyBackend for UserspaceBackend {
         self.listeners.clear();
         self.unserved.clear();
         self.ports.clear();
+        self.ips.clear();
         self.addresses = None;
         Addresses::remove(&self.config.link).await
     }
