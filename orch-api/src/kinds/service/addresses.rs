@@ -69,24 +69,6 @@ fn families(check: &mut Check, spec: &ServiceSpec, path: &Path) {
         spec.ip_family_policy.as_deref(),
         &POLICIES,
     );
-    single_stack(check, spec, path);
-}
-
-/// This server allocates addresses of one family only. (A headless service gets none, so that it may name both.)
-fn single_stack(check: &mut Check, spec: &ServiceSpec, path: &Path) {
-    if is_headless(spec) {
-        return;
-    }
-    if text(&spec.ip_family_policy) == "RequireDualStack" {
-        let why = "this cluster is not configured for dual-stack services";
-        check.invalid(&path.child("ipFamilyPolicy"), "RequireDualStack", why);
-    } else if let [_, second, ..] = list(&spec.ip_families) {
-        check.invalid(
-            &path.child("ipFamilies").index(1),
-            second,
-            "not configured on this cluster",
-        );
-    }
 }
 
 fn well_formed(check: &mut Check, all: &[String], path: &Path) -> bool {

@@ -127,18 +127,20 @@ fn drop_for_type(new: &mut ServiceSpec, old: &ServiceSpec) {
     }
 }
 
-/// Settles the address families of a cluster with one family. A headless service without a selector names its own
-/// endpoints, so that it may have both.
+/// Settles what of the address families does not depend on the cluster; the allocator, which knows the cluster's
+/// networks, settles the rest. A headless service gets no address, so that all is settled here; one without a
+/// selector names its own endpoints and may have both families.
 fn families(spec: &mut ServiceSpec) {
     if !has_address(spec) {
         return;
     }
-    let other = |family: &str| if family == "IPv6" { "IPv4" } else { "IPv6" }.to_owned();
     if list(&spec.ip_families).is_empty() {
-        let first = list(&spec.cluster_ips)
-            .first()
-            .filter(|address| address.contains(':'));
-        spec.ip_families = Some(vec![if first.is_some() { "IPv6" } else { "IPv4" }.to_owned()]);
+        let family = |address: &String| if address.contains(':') { "IPv6" } else { "IPv4" }.to_owned();
+        let families: Vec<String> = match is_headless(spec) {
+            true => vec!["IPv4".to_owned()],
+            false => list(&spec.cluster_ips).iter().map(family).collect(),
+        };
+        spec.ip_families = (!families.is_empty()).then_some(families);
     }
     if is_headless(spec) && spec.selector.as_ref().is_none_or(|selector| selector.is_empty()) {
         let policy = spec
@@ -147,10 +149,12 @@ fn families(spec: &mut ServiceSpec) {
         if policy != "SingleStack"
             && let Some([family]) = spec.ip_families.as_deref()
         {
-            spec.ip_families = Some(vec![family.clone(), other(family)]);
+            let other = if family == "IPv6" { "IPv4" } else { "IPv6" };
+            spec.ip_families = Some(vec![family.clone(), other.to_owned()]);
         }
         return;
     }
-    spec.ip_family_policy
-        .get_or_insert_with(|| "SingleStack".to_owned());
+    let both = list(&spec.ip_families).len() > 1 || list(&spec.cluster_ips).len() > 1;
+    let policy = if both { "RequireDualStack" } else { "SingleStack" };
+    spec.ip_family_policy.get_or_insert_with(|| policy.to_owned());
 }

@@ -26,7 +26,6 @@ fn a_cluster_service_gets_upstreams_defaults() {
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
             "sessionAffinity": "None",
             "internalTrafficPolicy": "Cluster",
-            "ipFamilies": ["IPv4"],
             "ipFamilyPolicy": "SingleStack",
         })
     );
@@ -78,11 +77,6 @@ fn faults_are_told_with_their_fields() {
         (
             json!({"type": "ExternalName"}),
             "spec.externalName: Required value",
-        ),
-        (
-            json!({"ports": [{"port": 80}], "ipFamilyPolicy": "RequireDualStack"}),
-            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack \
-             services",
         ),
         (
             json!({"ports": [{"port": 80}], "externalTrafficPolicy": "Local"}),
