@@ -23,7 +23,7 @@ use kube::{Api, Client, ResourceExt};
 use orch_core::conditions;
 use orch_core::controller::{Controller, Outcome, ReconcileError, Watches};
 use orch_core::events::{self, EventRecorder, EventType};
-use orch_core::informer::{Informer, Informers};
+use orch_core::informer::{Event, Informer, Informers};
 use orch_core::key::NamespacedName;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -211,7 +211,15 @@ impl Controller for NodeLifecycleController {
 
     fn watches(&self, watches: &mut Watches) {
         watches.own(&self.nodes);
-        watches.needs(&self.pods);
+        // A pod that says it is ready on a node that is not: its last words came late.
+        watches.mapped(&self.pods, |event| {
+            let Event::Applied { old, new } = event else {
+                return None;
+            };
+            let newly = pods::is_ready(new) && !old.as_ref().is_some_and(|old| pods::is_ready(old));
+            let node = pods::node_name(new);
+            (newly && !node.is_empty()).then(|| NamespacedName::cluster(node))
+        });
         watches.mapped(&self.leases, |event| {
             let lease = event
                 .object()
