@@ -6,6 +6,7 @@ use crate::diagnosis::Diagnosis;
 use crate::event::{ClusterEvent, EventSet};
 use crate::object::{PodInfo, PodKey};
 use crate::permit::WaitingPods;
+use crate::placement;
 use crate::profile::Profile;
 use crate::queue::QueuedPod;
 use async_trait::async_trait;
@@ -320,6 +321,13 @@ pub struct FailedAttempt<'a> {
     pub profile: &'a Profile,
     /// Who said no to which node, and why.
     pub diagnosis: &'a Diagnosis,
+}
+
+impl FailedAttempt<'_> {
+    /// Whether a node takes the pod as the cluster stands now, beside the pods that room is reserved for.
+    pub fn fits(&mut self, node: NodeId) -> bool {
+        placement::fits_beside_nominated(self.profile, self.cluster, self.pod, node).is_ok()
+    }
 }
 
 /// What came of trying to make room.

@@ -10,6 +10,7 @@ use kube::runtime::wait::{Condition, await_condition};
 use orch_api::testkit::TestServer;
 use orch_core::leader::LeaderElector;
 use orch_sched::binding::{BindError, BindOutcome};
+use orch_sched::policy::{FailedAttempt, PostFilter};
 use orch_sched::{Profile, Scheduler, SchedulerBuilder, SchedulerPolicy};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -364,6 +365,75 @@ async fn room_is_given_back_when_a_binding_fails_and_the_pod_is_tried_again() {
         Some("binding rejected: Clumsy: dropped it")
     );
     assert_eq!(bed.bound("p").await, "n");
+}
+
+/// Evicts whoever is in the way of a pod, if that helps.
+#[derive(Debug)]
+struct Bully;
+
+impl SchedulerPolicy for Bully {
+    fn name(&self) -> &'static str {
+        "Bully"
+    }
+
+    fn post_filter(&self, attempt: &mut FailedAttempt<'_>) -> PostFilter {
+        for id in attempt.diagnosis.resolvable.iter() {
+            let node = attempt.cluster.node(id).name().to_owned();
+            let Some(victim) = attempt.cluster.node(id).pods().first().cloned() else {
+                continue;
+            };
+            attempt.cluster.remove_pod(&victim.key);
+            let helps = attempt.fits(id);
+            attempt.cluster.set_pod(victim.clone(), &node);
+            if helps {
+                return PostFilter::Nominated {
+                    node,
+                    victims: vec![victim.key.clone()],
+                };
+            }
+        }
+        PostFilter::Unresolved("bullying: nobody worth it".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_can_make_room_by_evicting_and_the_room_is_kept_for_the_pod() {
+    let bed = Bed::start_with(|builder| builder.profile(Profile::upstream().policy(Bully))).await;
+    bed.node("n", "2", json!({})).await;
+    bed.pod("victim", "2", json!({})).await;
+    bed.bound("victim").await;
+    bed.pod("huge", "3", json!({})).await;
+    bed.unschedulable(
+        "huge",
+        "0/1 nodes are available: 1 Insufficient cpu. bullying: nobody worth it",
+    )
+    .await;
+    bed.pod("bold", "2", json!({})).await;
+    let nominated = |pod: Option<&Pod>| {
+        pod.and_then(|pod| pod.status.as_ref()?.nominated_node_name.as_deref()) == Some("n")
+    };
+    bed.wait("bold", nominated).await;
+    let victim = bed
+        .wait("victim", |pod: Option<&Pod>| {
+            pod.is_some_and(|p| p.metadata.deletion_timestamp.is_some())
+        })
+        .await;
+    let conditions = victim.status.and_then(|s| s.conditions).unwrap();
+    let target = conditions.iter().find(|c| c.type_ == "DisruptionTarget").unwrap();
+    assert_eq!(target.reason.as_deref(), Some("PreemptionByScheduler"));
+    bed.event("victim", "Preempted").await;
+    // One that would fit the freed room, but comes after the nominated pod.
+    bed.pod("late", "1", json!({})).await;
+    bed.unschedulable(
+        "late",
+        "0/1 nodes are available: 1 Insufficient cpu. bullying: nobody worth it",
+    )
+    .await;
+    bed.pods()
+        .delete("victim", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    assert_eq!(bed.bound("bold").await, "n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
