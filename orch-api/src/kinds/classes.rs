@@ -37,14 +37,10 @@ impl Kind for PriorityClasses {
         Check::run(|check| {
             let name = text(&class.metadata.name);
             let value = class.value.unwrap_or(0);
-            let system = [
-                ("system-node-critical", 2_000_001_000),
-                ("system-cluster-critical", 2_000_000_000),
-            ];
-            if let Some(prefixed) = name.strip_prefix("system-") {
-                if !system.contains(&(name, value)) {
+            if name.starts_with("system-") {
+                if let Some(why) = not_a_system_class(name, value) {
                     let why = format!(
-                        "priority class names with 'system-' prefix are reserved for system use only: {prefixed}"
+                        "priority class names with 'system-' prefix are reserved for system use only. error: {why}"
                     );
                     check.forbidden(&Path::new("metadata").child("name"), why);
                 }
@@ -99,6 +95,19 @@ impl Kind for PriorityClasses {
     );
 }
 
+/// Why a class whose name is kept for the system is none of the system's own.
+fn not_a_system_class(name: &str, value: i32) -> Option<String> {
+    const OWN: [(&str, i32); 2] = [
+        ("system-node-critical", 2_000_001_000),
+        ("system-cluster-critical", 2_000_000_000),
+    ];
+    match OWN.iter().find(|(own, _)| *own == name) {
+        None => Some(format!("{name} is not a known system priority class")),
+        Some((_, own)) if *own != value => Some(format!("value of {name} PriorityClass must be {own}")),
+        Some(_) => None,
+    }
+}
+
 /// The rules of runtime classes.
 pub(super) struct RuntimeClasses;
 
@@ -134,4 +143,36 @@ impl Kind for RuntimeClasses {
             ]
         }
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_and_values_of_the_systems_classes_are_kept() {
+        for (name, value, errors) in [
+            ("mine", 1, "[]".to_owned()),
+            (
+                "mine",
+                HIGHEST + 1,
+                "value: Forbidden: maximum allowed value of a user defined priority is 1000000000".to_owned(),
+            ),
+            ("system-node-critical", 2_000_001_000, "[]".to_owned()),
+            (
+                "system-mine",
+                1,
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use \
+                 only. error: system-mine is not a known system priority class"
+                    .to_owned(),
+            ),
+        ] {
+            let mut class: PriorityClass =
+                serde_json::from_value(json!({"metadata": {"name": name}, "value": value})).unwrap();
+            PriorityClasses::default(&mut class);
+            assert_eq!(PriorityClasses::validate(&class).to_string(), errors);
+        }
+    }
 }

@@ -3,6 +3,14 @@
 //! They follow Kubernetes 1.37. Names of fields, reasons and the wording of messages are upstream's, since clients and
 //! people match on them.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "JSON written in place reads best when helpers take it whole"
+    )
+)]
+
 mod apps;
 mod autoscaling;
 mod batch;

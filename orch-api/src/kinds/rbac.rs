@@ -40,7 +40,7 @@ impl Kind for Roles {
 
     table!(
         [NAME, text_column("Created At", "When the object was created.")],
-        |role, _now| { vec![cell::name(&role.metadata), created(&role.metadata)] }
+        |role, _now| vec![cell::name(&role.metadata), created(&role.metadata)]
     );
 }
 
@@ -68,7 +68,7 @@ impl Kind for ClusterRoles {
 
     table!(
         [NAME, text_column("Created At", "When the object was created.")],
-        |role, _now| { vec![cell::name(&role.metadata), created(&role.metadata)] }
+        |role, _now| vec![cell::name(&role.metadata), created(&role.metadata)]
     );
 }
 

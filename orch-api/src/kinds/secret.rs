@@ -121,16 +121,12 @@ fn content(check: &mut Check, secret: &Secret, path: &Path) {
         "kubernetes.io/dockerconfigjson" => {
             json(check, value(".dockerconfigjson"), &path.key(".dockerconfigjson"));
         }
-        "kubernetes.io/basic-auth" => {
-            if value("username").is_none() && value("password").is_none() {
-                check.required(&path.key("username"), "");
-                check.required(&path.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if value("username").is_none() && value("password").is_none() => {
+            check.required(&path.key("username"), "");
+            check.required(&path.key("password"), "");
         }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
-                check.required(&path.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) => {
+            check.required(&path.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

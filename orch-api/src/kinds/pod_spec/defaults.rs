@@ -143,7 +143,7 @@ fn default_env(vars: &mut Option<Vec<core::EnvVar>>) {
             default_text(&mut field.api_version, "v1");
         }
         if let Some(resource) = &mut from.resource_field_ref {
-            resource.divisor.get_or_insert_with(|| resources::zero());
+            resource.divisor.get_or_insert_with(resources::zero);
         }
         if let Some(key) = &mut from.file_key_ref {
             key.optional.get_or_insert(false);
@@ -273,7 +273,7 @@ fn default_downward(files: &mut Option<Vec<core::DownwardAPIVolumeFile>>) {
             default_text(&mut field.api_version, "v1");
         }
         if let Some(resource) = &mut file.resource_field_ref {
-            resource.divisor.get_or_insert_with(|| resources::zero());
+            resource.divisor.get_or_insert_with(resources::zero);
         }
     }
 }
