@@ -412,7 +412,7 @@ mod tests {
         Resource::new(crate::strategy::generic(info), store, crate::tasks::Tasks::new())
     }
 
-    fn service(spec: serde_json::Value) -> Service {
+    fn service(spec: &serde_json::Value) -> Service {
         serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap()
     }
 
@@ -429,9 +429,9 @@ mod tests {
     #[test]
     fn a_failed_write_gives_back_what_it_took() {
         let (services, resource) = (services(), resource());
-        let mut first = service(json!({"type": "ClusterIP", "clusterIP": "10.0.0.3"}));
+        let mut first = service(&json!({"type": "ClusterIP", "clusterIP": "10.0.0.3"}));
         let allocation = services.allocate(&resource, &mut first, None).unwrap();
-        let mut second = service(json!({"type": "ClusterIP", "clusterIP": "10.0.0.3"}));
+        let mut second = service(&json!({"type": "ClusterIP", "clusterIP": "10.0.0.3"}));
         let error = services.allocate(&resource, &mut second, None).unwrap_err();
         assert!(
             error
@@ -447,10 +447,11 @@ mod tests {
     #[test]
     fn headless_and_external_services_take_nothing() {
         let (services, resource) = (services(), resource());
-        let mut headless = service(json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}));
+        let mut headless =
+            service(&json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}));
         services.allocate(&resource, &mut headless, None).unwrap().keep();
         assert_eq!(ip(&headless), "None");
-        let mut external = service(json!({"type": "ExternalName", "externalName": "a.b"}));
+        let mut external = service(&json!({"type": "ExternalName", "externalName": "a.b"}));
         services.allocate(&resource, &mut external, None).unwrap().keep();
         assert_eq!(ip(&external), "");
         assert_eq!(services.pools.lock().addresses[0].used(), 0);
@@ -461,13 +462,13 @@ mod tests {
         let (services, resource) = (services(), resource());
         let ports =
             json!([{"port": 53, "protocol": "UDP", "nodePort": 30001}, {"port": 53, "protocol": "TCP"}]);
-        let mut old = service(json!({"type": "NodePort", "ports": ports}));
+        let mut old = service(&json!({"type": "NodePort", "ports": ports}));
         services.allocate(&resource, &mut old, None).unwrap().keep();
         assert_eq!(
             old.spec.as_ref().unwrap().ports.as_ref().unwrap()[1].node_port,
             Some(30001)
         );
-        let mut other = service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30001}]}));
+        let mut other = service(&json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30001}]}));
         let error = services.allocate(&resource, &mut other, None).unwrap_err();
         assert!(
             error
@@ -475,7 +476,7 @@ mod tests {
                 .contains("spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated")
         );
 
-        let mut new = service(json!({"type": "ClusterIP", "clusterIP": ip(&old), "ports": [{"port": 53}]}));
+        let mut new = service(&json!({"type": "ClusterIP", "clusterIP": ip(&old), "ports": [{"port": 53}]}));
         services.allocate(&resource, &mut new, Some(&old)).unwrap().keep();
         services.allocate(&resource, &mut other, None).unwrap().keep();
         services.release(&new);
@@ -487,12 +488,12 @@ mod tests {
         let (services, resource) = (services(), resource());
         for _ in 0..6 {
             services
-                .allocate(&resource, &mut service(json!({"type": "ClusterIP"})), None)
+                .allocate(&resource, &mut service(&json!({"type": "ClusterIP"})), None)
                 .unwrap()
                 .keep();
         }
         let error = services
-            .allocate(&resource, &mut service(json!({"type": "ClusterIP"})), None)
+            .allocate(&resource, &mut service(&json!({"type": "ClusterIP"})), None)
             .unwrap_err();
         assert!(error.message().contains("range is full"), "{error}");
     }

@@ -1,5 +1,7 @@
 //! Over HTTPS: who is who, and who may do what.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{code, message, raw_as};

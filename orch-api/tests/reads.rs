@@ -1,5 +1,7 @@
 //! Lists, pages, selectors, watches and the shapes of answers.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use crate::common::{Raw, config_map, get, message, raw};

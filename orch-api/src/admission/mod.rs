@@ -82,8 +82,7 @@ impl<'a> Lookup<'a> {
         Self { context }
     }
 
-    /// The JSON of an object of the core group, `None` when it does not exist. A fresh read is made only when
-    /// the cache does not have it.
+    /// The JSON of an object of the core group as it is stored now, `None` when it does not exist.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -91,13 +90,7 @@ impl<'a> Lookup<'a> {
         let Some(resource) = self.context.core(plural) else {
             return Ok(None);
         };
-        let found = match read::bytes(self.context, resource, namespace, name, Some(0)).await {
-            Err(error) if error.is_not_found() => {
-                read::bytes(self.context, resource, namespace, name, None).await
-            }
-            other => other,
-        };
-        match found {
+        match read::bytes(self.context, resource, namespace, name, None).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),

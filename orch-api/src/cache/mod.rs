@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use orch_core::status::{ApiError, Reason, cause};
 use orch_store::fanout::{Bounds, Cursor, Fanout, FanoutError};
 use orch_store::{Event, EventKind, ListOptions, ProgressRequester, Revision, Store, StoreError, Watcher};
@@ -207,7 +208,7 @@ fn change(snapshot: &mut Snapshot, strategy: &dyn Strategy, event: &Event) -> Op
     let revision = event.revision().get();
     match event.kind {
         EventKind::Put => {
-            let entry = read(strategy, event.kv.key.clone(), &event.kv.value, revision)?;
+            let entry = read(strategy, &event.kv.key, &event.kv.value, revision)?;
             let previous = snapshot.insert(Arc::clone(&entry));
             Some(Arc::new(Change::put(entry, previous)))
         }
@@ -220,7 +221,7 @@ fn change(snapshot: &mut Snapshot, strategy: &dyn Strategy, event: &Event) -> Op
 }
 
 /// Makes an entry. What cannot be read is left out of the cache and reported, and does not stop the rest.
-fn read(strategy: &dyn Strategy, key: bytes::Bytes, value: &[u8], revision: u64) -> Option<Arc<Entry>> {
+fn read(strategy: &dyn Strategy, key: &Bytes, value: &[u8], revision: u64) -> Option<Arc<Entry>> {
     match Entry::new(key.clone(), value, revision) {
         Ok(entry) => {
             if indexed(strategy).is_some() {
@@ -229,7 +230,7 @@ fn read(strategy: &dyn Strategy, key: bytes::Bytes, value: &[u8], revision: u64)
             Some(Arc::new(entry))
         }
         Err(error) => {
-            tracing::error!(key = %String::from_utf8_lossy(&key), %error, "stored value is not an object");
+            tracing::error!(key = %String::from_utf8_lossy(key), %error, "stored value is not an object");
             None
         }
     }
@@ -314,7 +315,7 @@ impl Follower {
         let mut snapshot = Snapshot::default();
         snapshot.revision = page.revision.get();
         for kv in page.items {
-            if let Some(entry) = read(&*self.strategy, kv.key, &kv.value, kv.mod_revision.get()) {
+            if let Some(entry) = read(&*self.strategy, &kv.key, &kv.value, kv.mod_revision.get()) {
                 snapshot.insert(entry);
             }
         }

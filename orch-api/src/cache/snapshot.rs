@@ -23,6 +23,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -6,7 +6,7 @@ use orch_core::status::ApiError;
 
 /// Undoes percent encoding. Malformed escapes stay as they are, as in browsers.
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Cow<'_, str> {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    if !(text.contains('%') || (plus_is_space && text.contains('+'))) {
         return Cow::Borrowed(text);
     }
     let bytes = text.as_bytes();

@@ -72,7 +72,7 @@ impl Deletion {
             (Some("Foreground"), None) => Some(Propagation::Foreground),
             (Some(other), None) => {
                 let supported = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(FieldError::not_supported(&policy, other, &supported));
+                errors.push(FieldError::not_supported(&policy, other, supported));
                 None
             }
         };

@@ -92,8 +92,4 @@ impl Resources {
             .iter()
             .map(|(group, versions)| (group.as_str(), versions.keys().map(String::as_str).collect()))
     }
-
-    pub(crate) fn has_group(&self, group: &str) -> bool {
-        self.groups.contains_key(group)
-    }
 }

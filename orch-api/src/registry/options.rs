@@ -52,7 +52,7 @@ impl WriteOptions {
                 errors.push(FieldError::not_supported(
                     &Path::new("fieldValidation"),
                     other,
-                    &supported,
+                    supported,
                 ));
                 FieldValidation::Ignore
             }
@@ -92,7 +92,7 @@ pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Er
     for value in values {
         found = true;
         if value != "All" {
-            errors.push(FieldError::not_supported(&Path::new("dryRun"), value, &["All"]));
+            errors.push(FieldError::not_supported(&Path::new("dryRun"), value, ["All"]));
         }
     }
     found
@@ -251,7 +251,7 @@ fn version_match(text: Option<&str>, errors: &mut ErrorList) -> Option<VersionMa
             errors.push(FieldError::not_supported(
                 &Path::new("resourceVersionMatch"),
                 other,
-                &supported,
+                supported,
             ));
             None
         }

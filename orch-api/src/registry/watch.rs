@@ -78,7 +78,7 @@ pub(crate) async fn watch(
             }
             stream.cursor = Some(cursor);
         }
-        Begin::TooOld(error) => stream.fail(error),
+        Begin::TooOld(error) => stream.fail(&error),
     }
     let frames = futures::stream::unfold(stream, |mut stream| async move {
         let frame = stream.next().await?;
@@ -280,8 +280,8 @@ impl Stream {
         }
     }
 
-    fn fail(&mut self, error: ApiError) {
-        self.queue.push_back(error_frame(&error));
+    fn fail(&mut self, error: &ApiError) {
+        self.queue.push_back(error_frame(error));
         self.cursor = None;
     }
 }

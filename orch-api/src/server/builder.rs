@@ -66,7 +66,10 @@ impl ApiServerBuilder {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            strategies: crate::kinds::builtin(),
+            strategies: crate::kinds::builtin()
+                .into_iter()
+                .chain(super::reviews::resources())
+                .collect(),
             authorizer: Arc::new(ComponentAuthorizer),
             admission: vec![
                 Arc::new(NamespaceLifecycle),

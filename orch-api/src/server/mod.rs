@@ -6,6 +6,7 @@ mod dispatch;
 mod health;
 mod identity;
 mod object;
+mod reviews;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -47,7 +48,6 @@ impl fmt::Debug for ApiServer {
 
 impl ApiServer {
     /// A server on a store; see [`ApiServerBuilder`] for what can be chosen.
-    #[must_use]
     pub fn builder(store: Arc<dyn orch_store::Store>) -> ApiServerBuilder {
         ApiServerBuilder::new(store)
     }

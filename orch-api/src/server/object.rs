@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Binding;
 use orch_core::status::ApiError;
 
 use super::dispatch::Call;
+use super::reviews;
 use crate::http::accept::{Shape, negotiate_object};
 use crate::http::body::Body;
 use crate::http::path::Target;
@@ -28,6 +29,9 @@ pub(super) async fn answer(call: &Call<'_>, target: &Target<'_>) -> Result<Respo
         .get(target.group, target.version, &target.resource);
     let resource = found.ok_or_else(ApiError::unknown_resource)?;
     let namespace = target.namespace.as_deref().unwrap_or_default();
+    if let Some(answer) = reviews::answer(call, target.group, &target.resource, namespace).await {
+        return answer;
+    }
     if resource.info().scope == Scope::Cluster && !namespace.is_empty() {
         return Err(ApiError::unknown_resource());
     }
@@ -42,8 +46,10 @@ pub(super) async fn answer(call: &Call<'_>, target: &Target<'_>) -> Result<Respo
         (Some(name), None) if target.watch => watch_one(call, resource, namespace, name).await,
         (Some(name), None) => one(call, resource, namespace, name, None).await,
         (Some(name), Some(part)) => {
-            let subresource = Subresource::parse(part).filter(|part| resource.info().has(*part));
-            let subresource = subresource.ok_or_else(ApiError::unknown_resource)?;
+            let subresource = Subresource::parse(part).ok_or_else(ApiError::unknown_resource)?;
+            if !resource.info().has(subresource) {
+                return Err(absent(resource, subresource));
+            }
             part_of(call, resource, namespace, name, subresource).await
         }
     }
@@ -283,6 +289,29 @@ async fn part_of(
             part.as_str()
         ))),
     }
+}
+
+/// The answer about a part that an object does not have: clear words for those that Kubernetes has and this server
+/// does not.
+fn absent(resource: &Resource, part: Subresource) -> ApiError {
+    let upstream: &[Subresource] = match (resource.info().group.as_ref(), resource.info().plural.as_ref()) {
+        ("", "pods") => &[
+            Subresource::Exec,
+            Subresource::Attach,
+            Subresource::PortForward,
+            Subresource::Proxy,
+            Subresource::EphemeralContainers,
+            Subresource::Resize,
+        ],
+        ("", "services" | "nodes") => &[Subresource::Proxy],
+        ("", "serviceaccounts") => &[Subresource::Token],
+        ("certificates.k8s.io", "certificatesigningrequests") => &[Subresource::Approval],
+        _ => &[],
+    };
+    if upstream.contains(&part) {
+        return not_implemented(&format!("{}/{}", resource.group_resource, part.as_str()));
+    }
+    ApiError::unknown_resource()
 }
 
 fn require(call: &Call<'_>, method: &Method) -> Result<(), ApiError> {

@@ -31,7 +31,7 @@ pub(crate) fn read(body: &[u8], name: Option<&str>) -> Result<Binding, ApiError>
         errors.push(FieldError::not_supported(
             &target.child("kind"),
             kind,
-            &["Node", "<empty>"],
+            ["Node", "<empty>"],
         ));
     }
     if binding.target.name.as_deref().unwrap_or_default().is_empty() {
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(spec: serde_json::Value) -> Pod {
+    fn pod(spec: &serde_json::Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
     }
 
@@ -152,7 +152,7 @@ mod tests {
             br#"{"target":{"kind":"Node","name":"n1"},"metadata":{"annotations":{"a":"b"}}}"#,
             Some("p"),
         );
-        let mut pod = pod(json!({"containers": []}));
+        let mut pod = pod(&json!({"containers": []}));
         assert_eq!(obstacle(&pod), None);
         bind(&mut pod, &binding.unwrap());
         assert_eq!(
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_gated_pod_is_not_bound() {
-        let pod = pod(json!({"containers": [], "schedulingGates": [{"name": "g"}]}));
+        let pod = pod(&json!({"containers": [], "schedulingGates": [{"name": "g"}]}));
         assert!(obstacle(&pod).unwrap().contains("schedulingGates"));
     }
 
