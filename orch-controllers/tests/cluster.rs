@@ -1,5 +1,7 @@
 //! Namespaces and nodes, against a real API server.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
 mod common;
 
 use std::time::Duration;

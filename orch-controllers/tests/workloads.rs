@@ -1,5 +1,7 @@
 //! Deployments, ReplicaSets and what follows from them, against a real API server.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
 mod common;
 
 use common::{Cluster, eventually};

@@ -1,5 +1,7 @@
 //! Informers and the manager against a scripted API: what a broken watch must not lose.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;

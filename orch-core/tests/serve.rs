@@ -1,5 +1,7 @@
 //! The listener against real sockets: certificates, both protocols, upgrades, and the end.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -152,7 +152,7 @@ impl NodeLifecycleController {
     }
 
     async fn taint(&self, node: &Arc<Node>) -> Result<Arc<Node>, ReconcileError> {
-        let Some(taints) = taints::wanted(node, conditions::now()) else {
+        let Some(taints) = taints::wanted(node, &conditions::now()) else {
             return Ok(Arc::clone(node));
         };
         let nodes: Api<Node> = Api::all(self.client.clone());

@@ -20,7 +20,7 @@ const TROUBLES: [(&str, &str); 4] = [
 
 /// All taints that the node should have: those of others as they are, ours as its conditions say. None if it has
 /// them already.
-pub(super) fn wanted(node: &Node, now: Time) -> Option<Vec<Taint>> {
+pub(super) fn wanted(node: &Node, now: &Time) -> Option<Vec<Taint>> {
     let present = node
         .spec
         .as_ref()
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn node(ready: &str, taints: serde_json::Value) -> Node {
+    fn node(ready: &str, taints: &serde_json::Value) -> Node {
         serde_json::from_value(json!({
             "spec": {"taints": taints},
             "status": {"conditions": [
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn taints_follow_conditions_and_leave_those_of_others() {
         let mine = json!([{"key": "mine", "effect": "NoSchedule"}]);
-        let taints = wanted(&node("Unknown", mine.clone()), conditions::now()).unwrap();
+        let taints = wanted(&node("Unknown", &mine), &conditions::now()).unwrap();
         assert_eq!(
             keys(&taints),
             [
@@ -171,11 +171,11 @@ mod tests {
                 "node.kubernetes.io/disk-pressure:NoSchedule",
             ]
         );
-        let again = node("Unknown", serde_json::to_value(&taints).unwrap());
-        assert_eq!(wanted(&again, conditions::now()), None);
-        let back = node("True", serde_json::to_value(&taints).unwrap());
+        let again = node("Unknown", &serde_json::to_value(&taints).unwrap());
+        assert_eq!(wanted(&again, &conditions::now()), None);
+        let back = node("True", &serde_json::to_value(&taints).unwrap());
         assert_eq!(
-            keys(&wanted(&back, conditions::now()).unwrap()),
+            keys(&wanted(&back, &conditions::now()).unwrap()),
             ["mine:NoSchedule", "node.kubernetes.io/disk-pressure:NoSchedule"]
         );
     }

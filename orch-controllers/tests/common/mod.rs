@@ -1,5 +1,6 @@
 //! A cluster for tests: a real API server in memory, the controllers, and a node agent that only pretends.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::future::Future;
