@@ -18,7 +18,12 @@ pub(crate) struct Options {
     pub(crate) data_dir: PathBuf,
 
     /// Where the API server listens (HTTPS)
-    #[arg(long, global = true, default_value = "127.0.0.1:6443", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "127.0.0.1:6443",
+        value_name = "ADDRESS:PORT"
+    )]
     pub(crate) bind: SocketAddr,
 
     /// Where to write the administrator's kubeconfig (mode 0600) [default: DATA_DIR/kubeconfig]
@@ -54,7 +59,13 @@ pub(crate) struct Options {
     pub(crate) hollow_nodes: u32,
 
     /// What to log: error, warn, info, debug, trace, or directives such as `orch_api=debug,info`
-    #[arg(long, global = true, default_value = "warn", env = "ORCH_LOG", value_name = "LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "warn",
+        env = "ORCH_LOG",
+        value_name = "LEVEL"
+    )]
     pub(crate) log_level: String,
 
     #[command(subcommand)]
@@ -108,6 +119,8 @@ pub(crate) enum StoreChoice {
 impl Options {
     /// The kubeconfig's path.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("kubeconfig"))
+        self.kubeconfig
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("kubeconfig"))
     }
 }

@@ -27,14 +27,21 @@ pub(crate) fn main() -> anyhow::Result<()> {
         (Some("--port"), Some(port)) => port.parse().context("--port takes a number from 0 to 65535")?,
         _ => anyhow::bail!("usage: web [--port PORT]"),
     };
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(port))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(port))
 }
 
 async fn serve(port: u16) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("port {port}"))?;
+    let listener = TcpListener::bind(("0.0.0.0", port))
+        .await
+        .with_context(|| format!("port {port}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let name = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
+    let name = std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_default();
     eprintln!("{name} listens on port {port}");
     let mut connections = JoinSet::new();
     let stop = async {
