@@ -10,6 +10,8 @@ mod prober;
 mod start;
 pub(crate) mod status;
 mod step;
+#[cfg(test)]
+mod tests;
 pub(crate) mod view;
 pub(crate) mod volumes;
 pub(crate) mod worker;
