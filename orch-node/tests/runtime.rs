@@ -1,4 +1,5 @@
 //! The conformance suite on both runtimes, and what only the embedded one can show. The latter needs root, and fails without.
+#![allow(clippy::unwrap_used, reason = "a test ends when what it stands on is missing")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

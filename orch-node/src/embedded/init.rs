@@ -17,10 +17,8 @@ pub(super) const EXEC: &str = "orch-node-exec";
 /// such a process this function does that work and ends the process; in any other it returns at once.
 ///
 /// ```
-/// fn main() {
-///     orch_node::embedded::init();
-///     // … the program itself
-/// }
+/// // The first line of `main`:
+/// orch_node::embedded::init();
 /// ```
 pub fn init() {
     let mut args = std::env::args_os();

@@ -434,6 +434,7 @@ pub(crate) fn not_built(pod: &Pod) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "JSON literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::json;

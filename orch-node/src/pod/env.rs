@@ -276,10 +276,7 @@ pub(crate) fn resource_value(
         }
     };
     let milli = value.map_or(Ok(0), |value| milli(&value.0))?;
-    let divisor = selector
-        .divisor
-        .as_ref()
-        .map_or(Ok(0), |divisor| milli_of(divisor))?;
+    let divisor = selector.divisor.as_ref().map_or(Ok(0), milli_of)?;
     let divisor = if divisor == 0 { 1000 } else { divisor };
     Ok(((milli + divisor - 1) / divisor).to_string())
 }
@@ -374,6 +371,7 @@ fn variable_name(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "JSON literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -11,6 +11,7 @@ mod start;
 pub(crate) mod status;
 mod step;
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "JSON literals read better by value")]
 mod tests;
 pub(crate) mod view;
 pub(crate) mod volumes;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff::short;
-use super::view::{View, has_started, init_containers, is_ready, is_sidecar, spec};
+use super::view::{Busy, View, has_started, init_containers, is_ready, is_sidecar, spec};
 use crate::runtime::{ContainerState, ContainerStatus};
 
 /// What the status needs to know of the node.
@@ -241,6 +241,10 @@ fn crash_loop(view: &View<'_>, ended: &ContainerStatus) -> Option<State> {
         return None;
     }
     let name = &ended.metadata.name;
+    // Its next start is under way: it waits no longer.
+    if view.busy.contains(&Busy::Container(name.clone())) {
+        return None;
+    }
     let (_, delay) = view
         .memory
         .restarts

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Container;
 
 use super::status;
-use super::view::{Busy, View, grace_seconds, has_started, init_containers, is_sidecar};
+use super::view::{Busy, ProbeResults, View, grace_seconds, has_started, init_containers, is_sidecar};
 use crate::runtime::{ContainerId, ContainerState, ContainerStatus, SandboxId};
 
 /// What is to be done. Several actions of one step may run at the same time.
@@ -108,15 +108,27 @@ fn end(view: &View<'_>, step: &mut Step) -> bool {
 }
 
 fn kill(view: &View<'_>, step: &mut Step, container: &ContainerStatus, message: String) {
+    kill_within(view, step, container, message, grace_seconds(view.pod));
+}
+
+fn kill_within(view: &View<'_>, step: &mut Step, container: &ContainerStatus, message: String, grace: i64) {
     if view.busy.contains(&Busy::Kill(container.id.clone())) {
         return;
     }
     step.push(Action::KillContainer {
         id: container.id.clone(),
         name: container.metadata.name.clone(),
-        grace: grace_seconds(view.pod),
+        grace,
         message,
     });
+}
+
+/// The grace period that the probe which failed sets in place of the pod's.
+fn probe_grace(container: &Container, results: &ProbeResults) -> Option<i64> {
+    let starting = container.startup_probe.as_ref().filter(|_| !results.started);
+    starting
+        .or(container.liveness_probe.as_ref())?
+        .termination_grace_period_seconds
 }
 
 fn run(view: &View<'_>, step: &mut Step) {
@@ -124,7 +136,7 @@ fn run(view: &View<'_>, step: &mut Step) {
         return;
     }
     if !view.memory.volumes_ready {
-        begin(view, step, Busy::Volumes, "", Action::PrepareVolumes);
+        begin(view, step, &Busy::Volumes, "", Action::PrepareVolumes);
         return;
     }
     if view.observed.ready_sandbox().is_none() {
@@ -141,7 +153,7 @@ fn run(view: &View<'_>, step: &mut Step) {
             .observed
             .sandbox()
             .map_or(0, |s| s.sandbox.metadata.attempt + 1);
-        begin(view, step, Busy::Sandbox, "", Action::CreateSandbox { attempt });
+        begin(view, step, &Busy::Sandbox, "", Action::CreateSandbox { attempt });
         return;
     }
     remove_old(view, step);
@@ -206,8 +218,10 @@ fn keep(view: &View<'_>, step: &mut Step, container: &Container, policy: &str) {
     };
     match current.state {
         ContainerState::Running => {
-            if let Some(message) = view.memory.probes_of(&current.id).failed {
-                kill(view, step, current, message);
+            let results = view.memory.probes_of(&current.id);
+            let grace = probe_grace(container, &results).unwrap_or_else(|| grace_seconds(view.pod));
+            if let Some(message) = results.failed {
+                kill_within(view, step, current, message, grace);
             }
         }
         // Created by an agent that was killed before it could start it.
@@ -243,12 +257,12 @@ fn start(view: &View<'_>, step: &mut Step, name: &str, attempt: u32) {
         name: name.to_owned(),
         attempt,
     };
-    begin(view, step, Busy::Container(name.to_owned()), name, action);
+    begin(view, step, &Busy::Container(name.to_owned()), name, action);
 }
 
 /// Begins what is not under way, unless it failed a short time ago.
-fn begin(view: &View<'_>, step: &mut Step, busy: Busy, retry_key: &str, action: Action) {
-    if view.busy.contains(&busy) {
+fn begin(view: &View<'_>, step: &mut Step, busy: &Busy, retry_key: &str, action: Action) {
+    if view.busy.contains(busy) {
         return;
     }
     match view.memory.retry_at.get(retry_key) {

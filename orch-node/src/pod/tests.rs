@@ -319,6 +319,15 @@ fn failed_probes_kill_and_old_instances_are_removed() {
     );
     case.memory.probes.entry("a-2".into()).or_default().failed = Some("bad".into());
     assert_eq!(case.actions(), ["remove a-0", "kill a-2 30s"]);
+    let probe = json!({"exec": {}, "terminationGracePeriodSeconds": 3});
+    let spec = json!({"containers": [{"name": "a", "livenessProbe": probe}]});
+    let mut case = Case::new(spec).ready().with("a", 0, None);
+    case.memory.probes.entry("a-0".into()).or_default().failed = Some("bad".into());
+    assert_eq!(
+        case.actions(),
+        ["kill a-0 3s"],
+        "a probe's own grace period goes before the pod's"
+    );
 }
 
 #[test]

@@ -647,6 +647,7 @@ fn kind_of(volume: &Volume) -> &'static str {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "JSON literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -19,7 +19,9 @@ use super::handler::{self, Target};
 use super::prober::{ProbeKind, ProbeReport, Prober};
 use super::start::{self, Start, StartFailure};
 use super::step::{Action, Step, step};
-use super::view::{Busy, Memory, Observed, View, find_container, grace_seconds, init_containers, spec};
+use super::view::{
+    Busy, Memory, Observed, ProbeResults, View, find_container, grace_seconds, init_containers, spec,
+};
 use super::volumes::{self, Tokens, VolumeError};
 use super::{config, status};
 use crate::agent::shared::Shared;
@@ -91,6 +93,7 @@ pub(crate) struct Worker {
     tokens_at: Option<Timestamp>,
     refresh_at: Option<Timestamp>,
     patch_after: Option<Timestamp>,
+    last_patch: Option<Value>,
     failures: u32,
     announced_backoff: HashSet<ContainerId>,
 }
@@ -102,13 +105,17 @@ impl Worker {
         messages: mpsc::UnboundedReceiver<Message>,
     ) -> Self {
         let refused = config::not_built(&pod);
+        let memory = Memory {
+            probes: reported_probes(&pod),
+            ..Memory::default()
+        };
         Self {
             shared,
             pod,
             gone: false,
             refused,
             observed: Observed::default(),
-            memory: Memory::default(),
+            memory,
             messages,
             tasks: JoinSet::new(),
             running: HashMap::new(),
@@ -120,6 +127,7 @@ impl Worker {
             tokens_at: None,
             refresh_at: None,
             patch_after: None,
+            last_patch: None,
             failures: 0,
             announced_backoff: HashSet::new(),
         }
@@ -263,10 +271,11 @@ impl Worker {
             let Some(container) = find_container(&pod, &status.metadata.name) else {
                 continue;
             };
+            let passed = container.startup_probe.is_none() || self.memory.probes_of(&id).started;
             let started = self
                 .started
                 .entry(id.clone())
-                .or_insert_with(|| watch::Sender::new(container.startup_probe.is_none()));
+                .or_insert_with(|| watch::Sender::new(passed));
             for kind in ProbeKind::ALL {
                 let key = (id.clone(), kind);
                 if kind.of(container).is_none() || self.probers.contains_key(&key) {
@@ -346,7 +355,14 @@ impl Worker {
     }
 
     fn spawn(&mut self, task: Task, work: impl Future<Output = Done> + Send + 'static) {
-        let handle = self.tasks.spawn(work);
+        let handle = self.tasks.spawn(async move {
+            let done = work.await;
+            if matches!(done, Done::Runtime(Err(_))) {
+                // It stays under way for so long, so that it is not begun again at once.
+                tokio::time::sleep(RETRY).await;
+            }
+            done
+        });
         self.running.insert(handle.id(), (task, handle));
     }
 
@@ -497,6 +513,13 @@ impl Worker {
         let Some(patch) = self.status_patch(false) else {
             return;
         };
+        if self.last_patch.as_ref() == Some(&patch) {
+            // The server took it and shows something else: what is reported is not worth a busy loop.
+            self.last_patch = None;
+            self.patch_after = Some(Timestamp::now() + PATCH_RETRY);
+            return;
+        }
+        self.last_patch = Some(patch.clone());
         let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
         self.spawn(Task::Patch, async move {
             Done::Patched(patch_status(&shared, &pod, &patch).await.map(Box::new))
@@ -518,7 +541,7 @@ impl Worker {
             },
             Some(done) = self.tasks.join_next_with_id() => self.finished(done),
             Some(report) = self.reports.1.recv() => {
-                self.probed(report);
+                self.probed(&report);
                 Next::Decide
             }
             () = sleep_for(sleep) => if retry { Next::Look } else { Next::Decide },
@@ -564,7 +587,7 @@ impl Worker {
         });
     }
 
-    fn probed(&mut self, report: ProbeReport) {
+    fn probed(&mut self, report: &ProbeReport) {
         if let Some(failure) = &report.failure {
             let message = format!("{} probe failed: {failure}", report.kind.name());
             self.shared
@@ -765,6 +788,27 @@ async fn sleep_for(duration: Option<Duration>) {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
     }
+}
+
+/// What an earlier agent reported of containers that may still run: they are as ready as they were until a probe says
+/// otherwise.
+fn reported_probes(pod: &Pod) -> HashMap<ContainerId, ProbeResults> {
+    let status = pod.status.as_ref();
+    let all = status.into_iter().flat_map(|status| {
+        let init = status.init_container_statuses.iter().flatten();
+        init.chain(status.container_statuses.iter().flatten())
+    });
+    let running = all.filter(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let results = running.filter_map(|c| {
+        let (_, id) = c.container_id.as_deref()?.split_once("://")?;
+        let results = ProbeResults {
+            started: c.started == Some(true),
+            ready: c.ready,
+            failed: None,
+        };
+        Some((ContainerId::from(id), results))
+    });
+    results.collect()
 }
 
 /// Whether a pod is an earlier state than another one, by its resource version. Equal ones are not.

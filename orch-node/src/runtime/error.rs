@@ -80,7 +80,7 @@ impl RuntimeError {
     }
 
     /// There is no sandbox of that id.
-    pub fn no_sandbox(id: impl ToString) -> Self {
+    pub fn no_sandbox(id: &(impl ToString + ?Sized)) -> Self {
         Self::NotFound {
             kind: "sandbox",
             id: id.to_string(),
@@ -88,7 +88,7 @@ impl RuntimeError {
     }
 
     /// There is no container of that id.
-    pub fn no_container(id: impl ToString) -> Self {
+    pub fn no_container(id: &(impl ToString + ?Sized)) -> Self {
         Self::NotFound {
             kind: "container",
             id: id.to_string(),

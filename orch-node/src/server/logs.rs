@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ pub(super) async fn serve(
         }
     };
     let follow = (query.follow && found.state == ContainerState::Running)
-        .then(|| Follow::new(handler, &found.id, path));
+        .then(|| Follow::new(handler, &found.id, &path));
     let follow = match follow.transpose() {
         Ok(follow) => follow,
         Err(error) => {
@@ -240,9 +240,9 @@ struct Follow {
 }
 
 impl Follow {
-    fn new(handler: &Handler, id: &ContainerId, path: PathBuf) -> io::Result<Self> {
+    fn new(handler: &Handler, id: &ContainerId, path: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(&path, AddWatchFlags::IN_MODIFY)?;
+        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
         Ok(Self {
             runtime: Arc::clone(&handler.shared.runtime),
             id: id.clone(),
