@@ -146,7 +146,9 @@ async fn open_store(options: &Options) -> anyhow::Result<Arc<dyn Store>> {
     private_folder(&options.data_dir)?;
     Ok(match options.store {
         StoreChoice::Memory => Arc::new(MemoryStore::new()),
-        StoreChoice::Embedded => Arc::new(EmbeddedStore::open(options.data_dir.join("store")).await?),
+        StoreChoice::Embedded => Arc::new(EmbeddedStore::open(options.data_dir.join("store"))
+                .await
+                .context("cannot open the store: if another process runs on it, stop that one or choose another --data-dir")?),
     })
 }
 

@@ -24,6 +24,9 @@ use crate::host;
 use crate::identity::Identities;
 use crate::options::{Options, RuntimeChoice};
 
+/// The taint of a node that is not ready, or new.
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
 /// Where the API server reaches a node agent, as upstream has it.
 const AGENT_PORT: u16 = 10250;
 
@@ -70,8 +73,8 @@ pub(crate) async fn start(
     Ok(())
 }
 
-/// Waits until pods can be scheduled on a node: it has its addresses for pods, its agent says that it is ready, and
-/// the controllers have taken the taint of a new node off.
+/// Waits until pods can be scheduled on a node: its agent says that it is ready, and the controllers have taken the
+/// taint of a new node off. Other taints are the user's affair.
 async fn tell_when_usable(client: kube::Client, name: String, usable: Ready) {
     let nodes: Api<Node> = Api::all(client);
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -83,7 +86,7 @@ async fn tell_when_usable(client: kube::Client, name: String, usable: Ready) {
             .status
             .and_then(|status| status.conditions)
             .unwrap_or_default();
-        if taints.is_empty() && conditions::is_true(&conditions, "Ready") {
+        if taints.iter().all(|taint| taint.key != NOT_READY) && conditions::is_true(&conditions, "Ready") {
             return usable.set();
         }
     }

@@ -9,14 +9,18 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "a name that is no RFC 1123 subdomain",
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: Not_Valid}}",
-        &["ConfigMap \"Not_Valid\" is invalid", "metadata.name", "RFC 1123"],
+        &[
+            "The ConfigMap \"Not_Valid\" is invalid",
+            "metadata.name",
+            "RFC 1123",
+        ],
     ),
     (
         "a selector that does not match its template",
         "{apiVersion: apps/v1, kind: Deployment, metadata: {name: bad}, spec: {selector: {matchLabels: {app: a}}, \
          template: {metadata: {labels: {app: b}}, spec: {containers: [{name: c, image: i}]}}}}",
         &[
-            "Deployment.apps \"bad\" is invalid",
+            "The Deployment \"bad\" is invalid",
             "spec.template.metadata.labels",
             "does not match template",
         ],
@@ -24,12 +28,12 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "no containers",
         "{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: []}}",
-        &["Pod \"bad\" is invalid", "spec.containers", "Required value"],
+        &["The Pod \"bad\" is invalid", "spec.containers", "Required value"],
     ),
     (
         "a port out of range",
         "{apiVersion: v1, kind: Service, metadata: {name: bad}, spec: {ports: [{port: 70000}]}}",
-        &["Service \"bad\" is invalid", "spec.ports[0].port", "70000"],
+        &["The Service \"bad\" is invalid", "spec.ports[0].port", "70000"],
     ),
     (
         "an unknown restart policy",

@@ -250,7 +250,8 @@ impl Cluster {
     /// Runs kubectl with a manifest on standard input.
     pub(crate) fn kubectl_with(&self, kubectl: Kubectl, arguments: &[&str], input: &str) -> Output {
         let path = self.folder.path().join(format!("input-{}.yaml", next_number()));
-        fs::write(&path, input).expect("a manifest file");
+        // A document that begins with a brace is JSON to kubectl; these are YAML.
+        fs::write(&path, format!("---\n{input}")).expect("a manifest file");
         self.command(kubectl, arguments)
             .stdin(File::open(&path).expect("the manifest file"))
             .output()
