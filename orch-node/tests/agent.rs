@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +12,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Node, Pod, Secret};
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::await_condition;
-use kube::{Api, Client};
 use orch_api::testkit::TestServer;
 use orch_core::pki::{self, CertificateAuthority, ClientCertificates, Leaf};
 use orch_node::embedded::{EmbeddedRuntime, HOST_IMAGE};
@@ -55,11 +56,14 @@ impl Running {
     }
 }
 
-fn agent(client: Client, node: &str, runtime: Arc<dyn Runtime>, dir: &Path) -> NodeAgentBuilder {
-    NodeAgent::builder(client, node)
+/// Pods of tests that run at the same time must not have the same addresses: their bridges are on one host.
+static NETWORKS: AtomicU8 = AtomicU8::new(100);
+
+fn agent(world: &World, runtime: Arc<dyn Runtime>) -> NodeAgentBuilder {
+    NodeAgent::builder(world.server.client(), "n1")
         .runtime(runtime)
-        .data_dir(dir.join("node"))
-        .pod_cidr("10.213.100.0/24")
+        .data_dir(world.dir.path().join("node"))
+        .pod_cidr(format!("{}.0/24", world.network))
         .healthz(None)
         .internal_ips([IpAddr::from([192, 0, 2, 7])])
 }
@@ -81,6 +85,8 @@ struct World {
     server: TestServer,
     pods: Api<Pod>,
     dir: tempfile::TempDir,
+    /// The first three numbers of its pods' addresses.
+    network: String,
 }
 
 impl World {
@@ -98,6 +104,7 @@ impl World {
             server,
             pods,
             dir: tempfile::tempdir().unwrap(),
+            network: format!("10.213.{}", NETWORKS.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -108,13 +115,7 @@ impl World {
     }
 
     async fn run(&self, fake: &FakeRuntime) -> Running {
-        Running::start(agent(
-            self.server.client(),
-            "n1",
-            Arc::new(fake.clone()),
-            self.dir.path(),
-        ))
-        .await
+        Running::start(agent(self, Arc::new(fake.clone()))).await
     }
 
     async fn create(&self, pod: &Pod) -> Pod {
@@ -248,7 +249,8 @@ async fn the_node_registers_and_keeps_its_lease() {
         .collect();
     assert!(
         reasons.contains(&"KubeletReady".to_owned())
-            && reasons.contains(&"KubeletHasNoDiskPressure".to_owned()),
+            // The machine of the test may be short of disk.
+            && reasons.iter().any(|reason| reason.ends_with("DiskPressure")),
         "{reasons:?}"
     );
     let info = status.node_info.unwrap();
@@ -286,7 +288,7 @@ async fn a_pod_runs_and_ends_as_upstream_reports_it() {
         assert_eq!(condition(&found, type_), "True", "{type_}");
     }
     let status = found.status.clone().unwrap();
-    assert!(status.pod_ip.as_ref().unwrap().starts_with("10.213.100."));
+    assert!(status.pod_ip.as_ref().unwrap().starts_with(&world.network));
     assert_eq!(status.pod_ips.unwrap()[0].ip, status.pod_ip.unwrap());
     assert_eq!(
         (status.host_ip.as_deref(), status.qos_class.as_deref()),
@@ -584,6 +586,56 @@ async fn many_hollow_nodes_share_one_process_and_client() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_belongs_to_the_node_that_is_registered_now() {
+    let (world, running) = World::with_fake(&FakeRuntime::new()).await;
+    let nodes: Api<Node> = Api::all(world.server.client());
+    let leases: Api<Lease> = Api::namespaced(world.server.client(), "kube-node-lease");
+    let owner = |lease: &Lease| lease.metadata.owner_references.as_ref().unwrap()[0].uid.clone();
+    let first = nodes.get("n1").await.unwrap().metadata.uid.unwrap();
+    let owned = |uid: String| move |lease: Option<&Lease>| lease.is_some_and(|lease| owner(lease) == uid);
+    let wait = await_condition(leases.clone(), "n1", owned(first.clone()));
+    tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+
+    nodes.delete("n1", &DeleteParams::default()).await.unwrap();
+    let other = |node: Option<&Node>| {
+        let ready = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+        node.is_some_and(|node| node.metadata.uid.as_ref() != Some(&first))
+            && ready.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    };
+    let again = await_condition(nodes.clone(), "n1", other);
+    let again = tokio::time::timeout(PATIENCE, again)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let uid = again.metadata.uid.unwrap();
+    let wait = await_condition(leases.clone(), "n1", owned(uid.clone()));
+    tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+
+    // What the garbage collector may have deleted meanwhile comes back as the new Node's.
+    leases.delete("n1", &DeleteParams::default()).await.unwrap();
+    let wait = await_condition(leases.clone(), "n1", owned(uid));
+    tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hollow_node_has_no_listeners_but_those_that_are_named() {
+    let server = TestServer::start().await;
+    let hollow = || {
+        NodeAgent::builder(server.client(), "hollow")
+            .runtime(Arc::new(FakeRuntime::new()))
+            .hollow()
+    };
+    let none = hollow().build().await.unwrap();
+    assert_eq!((none.server_addr(), none.healthz_addr()), (None, None));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (builder, _) = Https::serve(hollow());
+    let both = builder.healthz(Some(any)).build().await.unwrap();
+    assert!(both.server_addr().is_some() && both.healthz_addr().is_some());
+}
+
 // From here on with the embedded runtime.
 
 async fn embedded(dir: &Path) -> Arc<EmbeddedRuntime> {
@@ -605,7 +657,41 @@ struct Https {
 }
 
 impl Https {
+    /// A builder that serves, and what its client needs but for the address.
+    fn serve(builder: NodeAgentBuilder) -> (NodeAgentBuilder, CertificateAuthority) {
+        let authority = CertificateAuthority::create("test").unwrap();
+        let identity = authority.issue(&Leaf::server("n1", ["localhost"])).unwrap();
+        let tls = pki::server_config(
+            &identity,
+            Some((authority.certificate_pem(), ClientCertificates::Required)),
+        )
+        .unwrap();
+        (
+            builder.server(SocketAddr::from(([127, 0, 0, 1], 0)), tls),
+            authority,
+        )
+    }
+
     async fn get(&self, path: &str, group: Option<&str>) -> (u16, String) {
+        let (answer, connection) = self.open(path, group).await;
+        let status = answer.status().as_u16();
+        let body = tokio::time::timeout(PATIENCE, answer.into_body().collect())
+            .await
+            .expect("the answer ends")
+            .unwrap();
+        connection.abort();
+        (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
+    }
+
+    /// An answer whose body is still to come, while the task runs.
+    async fn open(
+        &self,
+        path: &str,
+        group: Option<&str>,
+    ) -> (
+        http::Response<hyper::body::Incoming>,
+        JoinHandle<hyper::Result<()>>,
+    ) {
         let identity = self
             .authority
             .issue(&Leaf::client("kube-apiserver-kubelet-client", group))
@@ -625,14 +711,7 @@ impl Https {
             .header("host", "localhost")
             .body(Empty::<Bytes>::new())
             .unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        let status = answer.status().as_u16();
-        let body = tokio::time::timeout(PATIENCE, answer.into_body().collect())
-            .await
-            .expect("the answer ends")
-            .unwrap();
-        connection.abort();
-        (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
+        (sender.send_request(request).await.unwrap(), connection)
     }
 }
 
@@ -654,20 +733,10 @@ async fn real_pods_run_are_probed_logged_adopted_and_leave_nothing_behind() {
         .await
         .unwrap();
 
-    let authority = CertificateAuthority::create("test").unwrap();
-    let identity = authority.issue(&Leaf::server("n1", ["localhost"])).unwrap();
-    let tls = pki::server_config(
-        &identity,
-        Some((authority.certificate_pem(), ClientCertificates::Required)),
-    )
-    .unwrap();
-    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let runtime = embedded(world.dir.path()).await;
-    let build = agent(client.clone(), "n1", runtime.clone(), world.dir.path())
-        .server(loopback, tls)
-        .build()
-        .await
-        .unwrap();
+    let builder = agent(&world, runtime.clone());
+    let (builder, authority) = Https::serve(builder);
+    let build = builder.build().await.unwrap();
     let https = Https {
         authority,
         address: build.server_addr().unwrap(),
@@ -751,7 +820,7 @@ async fn real_pods_run_are_probed_logged_adopted_and_leave_nothing_behind() {
     }
     drop(runtime);
     let runtime = embedded(world.dir.path()).await;
-    let running = Running::start(agent(client.clone(), "n1", runtime.clone(), world.dir.path())).await;
+    let running = Running::start(agent(&world, runtime.clone())).await;
     world
         .create(&pod(
             "other",
@@ -799,13 +868,7 @@ async fn real_pods_run_are_probed_logged_adopted_and_leave_nothing_behind() {
 async fn failing_liveness_restarts_and_last_words_are_kept() {
     let world = World::new().await;
     let runtime = embedded(world.dir.path()).await;
-    let running = Running::start(agent(
-        world.server.client(),
-        "n1",
-        runtime.clone(),
-        world.dir.path(),
-    ))
-    .await;
+    let running = Running::start(agent(&world, runtime.clone())).await;
     let script =
         "echo it was time > /dev/termination-log; trap 'exit 9' TERM; while :; do sleep 3600 & wait; done";
     let spec = json!({"containers": [{
@@ -851,8 +914,7 @@ async fn failing_liveness_restarts_and_last_words_are_kept() {
 async fn a_stop_of_the_node_can_stop_its_pods() {
     let world = World::new().await;
     let runtime = embedded(world.dir.path()).await;
-    let builder =
-        agent(world.server.client(), "n1", runtime.clone(), world.dir.path()).stop_pods_on_shutdown(true);
+    let builder = agent(&world, runtime.clone()).stop_pods_on_shutdown(true);
     let running = Running::start(builder).await;
     let command = json!([
         "/bin/sh",
@@ -876,4 +938,210 @@ async fn a_stop_of_the_node_can_stop_its_pods() {
     for sandbox in sandboxes {
         runtime.remove_pod_sandbox(&sandbox.id).await.unwrap();
     }
+}
+
+/// Two listeners in one program: 8080 answers HTTP and takes commands (`/off`, `/on`: what `/ready` says; `/close`, `/open`:
+/// the other listener), 8081 only accepts.
+const SWITCHES: &str = r#"exec perl -MIO::Socket::INET -e '$SIG{TERM}=sub{exit 0};
+sub on { IO::Socket::INET->new(LocalPort=>$_[0],Listen=>50,ReuseAddr=>1) or die }
+$web=on(8080); $tcp=on(8081); $ok=1;
+while($c=$web->accept()){ $_=<$c>; while(($h=<$c>)=~/\S/){} $code=200;
+  if(m{ /ready}){$code=503 unless $ok} elsif(m{ /off}){$ok=0} elsif(m{ /on}){$ok=1}
+  elsif(m{ /close}){close $tcp} elsif(m{ /open}){$tcp=on(8081)} else{$code=404}
+  print $c "HTTP/1.0 $code X\r\n\r\n"; close $c}'"#;
+
+/// A pod with [`SWITCHES`] and these probes.
+fn switched(name: &str, readiness: &Value, liveness: &Value) -> Pod {
+    let probe = |action: &Value, failures: u32| {
+        let mut probe = json!({"periodSeconds": 1, "failureThreshold": failures});
+        probe
+            .as_object_mut()
+            .unwrap()
+            .extend(action.as_object().unwrap().clone());
+        probe
+    };
+    pod(
+        name,
+        json!({"containers": [{
+            "name": "main", "image": HOST_IMAGE, "command": ["/bin/sh", "-c", SWITCHES],
+            "ports": [{"name": "web", "containerPort": 8080}],
+            "readinessProbe": probe(readiness, 1), "livenessProbe": probe(liveness, 3),
+        }]}),
+    )
+}
+
+/// Sends a command to a pod with [`SWITCHES`].
+async fn switch(pod: &Pod, command: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ip: IpAddr = pod
+        .status
+        .as_ref()
+        .unwrap()
+        .pod_ip
+        .as_ref()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let mut stream = tokio::net::TcpStream::connect((ip, 8080)).await.unwrap();
+    let request = format!("GET /{command} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "{command}: {answer}");
+}
+
+/// One kind of probe of a real pod: how it is made to fail and to pass, and what the event says then.
+struct Switch {
+    action: Value,
+    off: &'static str,
+    on: &'static str,
+    failure: &'static str,
+}
+
+async fn probes_follow_a_real_pod(name: &str, readiness: Switch, liveness: Switch) {
+    let world = World::new().await;
+    let runtime = embedded(world.dir.path()).await;
+    let builder = agent(&world, runtime.clone());
+    let running = Running::start(builder).await;
+    world
+        .create(&switched(name, &readiness.action, &liveness.action))
+        .await;
+    let found = world.until(name, "ready", is_ready).await;
+
+    switch(&found, readiness.off).await;
+    let down = world.until(name, "not ready", |pod| !is_ready(pod)).await;
+    assert_eq!(condition(&down, "ContainersReady"), "False");
+    let ip = found.status.as_ref().unwrap().pod_ip.as_deref().unwrap();
+    let events = world.events(name, &["Unhealthy"]).await;
+    let text = format!("Readiness probe failed: {}", readiness.failure.replace("IP", ip));
+    assert!(
+        events.iter().any(|(_, message)| *message == text),
+        "{text}: {events:?}"
+    );
+    switch(&found, readiness.on).await;
+    let up = world.until(name, "ready again", is_ready).await;
+    assert_eq!(container(&up, 0).unwrap().restart_count, 0);
+
+    switch(&found, liveness.off).await;
+    let restarted = |pod: &Pod| container(pod, 0).is_some_and(|c| c.restart_count == 1);
+    world.until(name, "restarted", restarted).await;
+    let events = world.events(name, &["Killing"]).await;
+    let text = format!("Liveness probe failed: {}", liveness.failure.replace("IP", ip));
+    assert!(
+        events.iter().any(|(_, message)| *message == text),
+        "{text}: {events:?}"
+    );
+    // What was switched off is on in the new program.
+    world
+        .until(name, "ready after its restart", |pod| {
+            restarted(pod) && is_ready(pod)
+        })
+        .await;
+
+    let soon = DeleteParams {
+        grace_period_seconds: Some(1),
+        ..DeleteParams::default()
+    };
+    world.pods.delete(name, &soon).await.unwrap();
+    world.gone(name).await;
+    running.stop().await;
+}
+
+fn http_probe() -> Switch {
+    Switch {
+        action: json!({"httpGet": {"path": "/ready", "port": "web"}}),
+        off: "off",
+        on: "on",
+        failure: "HTTP probe failed with statuscode: 503",
+    }
+}
+
+fn tcp_probe() -> Switch {
+    Switch {
+        action: json!({"tcpSocket": {"port": 8081}}),
+        off: "close",
+        on: "open",
+        failure: "dial tcp IP:8081: connect: connection refused",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_readiness_and_tcp_liveness_follow_a_real_pod() {
+    probes_follow_a_real_pod("http-tcp", http_probe(), tcp_probe()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tcp_readiness_and_http_liveness_follow_a_real_pod() {
+    probes_follow_a_real_pod("tcp-http", tcp_probe(), http_probe()).await;
+}
+
+/// Reads from a body until the text ends as wanted.
+async fn read_until(body: &mut hyper::body::Incoming, text: &mut String, wanted: &str) {
+    while !text.ends_with(wanted) {
+        let frame = tokio::time::timeout(PATIENCE, body.frame())
+            .await
+            .unwrap_or_else(|_| panic!("{wanted:?} follows {text:?}"));
+        let data = frame.expect("the log is not over").unwrap().into_data().unwrap();
+        text.push_str(std::str::from_utf8(&data).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_followed_until_the_container_ends() {
+    let world = World::new().await;
+    let runtime = embedded(world.dir.path()).await;
+    let builder = agent(&world, runtime.clone());
+    let (builder, authority) = Https::serve(builder);
+    let agent = builder.build().await.unwrap();
+    let https = Https {
+        authority,
+        address: agent.server_addr().unwrap(),
+    };
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(agent.run(shutdown.clone()));
+
+    let share = world.dir.path().join("share");
+    std::fs::create_dir(&share).unwrap();
+    let script =
+        "step() { while [ ! -e /share/$1 ]; do sleep 0.05; done; echo $1; }; echo begin; step one; step two";
+    let spec = json!({
+        "restartPolicy": "Never",
+        "volumes": [{"name": "share", "hostPath": {"path": share}}],
+        "containers": [{
+            "name": "main", "image": HOST_IMAGE, "command": ["/bin/sh", "-c", script],
+            "volumeMounts": [{"name": "share", "mountPath": "/share"}],
+        }],
+    });
+    world.create(&pod("talker", spec)).await;
+    world.until("talker", "running", is_ready).await;
+    let path = "/containerLogs/default/talker/main?follow=true";
+    let (answer, connection) = https.open(path, Some("system:masters")).await;
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.into_body();
+    let mut text = String::new();
+    // What is written while the log is followed arrives while the container runs.
+    read_until(&mut body, &mut text, "begin\n").await;
+    for step in ["one", "two"] {
+        std::fs::write(share.join(step), "").unwrap();
+        read_until(&mut body, &mut text, &format!("{step}\n")).await;
+    }
+    assert_eq!(text, "begin\none\ntwo\n");
+    let end = tokio::time::timeout(PATIENCE, body.frame()).await;
+    assert!(
+        end.expect("the log ends with the container").is_none(),
+        "nothing follows"
+    );
+    connection.abort();
+    world
+        .until("talker", "done", |pod| phase(pod) == "Succeeded")
+        .await;
+    let now = DeleteParams {
+        grace_period_seconds: Some(1),
+        ..DeleteParams::default()
+    };
+    world.pods.delete("talker", &now).await.unwrap();
+    world.gone("talker").await;
+    shutdown.cancel();
+    task.await.unwrap();
+    assert!(runtime.list_pod_sandbox(None).await.unwrap().is_empty());
 }

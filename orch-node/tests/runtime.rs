@@ -593,3 +593,88 @@ async fn the_hosts_root_as_an_image_has_to_be_allowed() {
     assert!(error.contains("not allowed on this node"), "{error}");
     assert!(runtime.list_images().await.unwrap().is_empty());
 }
+
+/// A connection to the kernel for links and addresses of this namespace.
+fn netlink() -> rtnetlink::Handle {
+    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    handle
+}
+
+/// Whether an interface is administratively up.
+fn is_up(link: &str) -> bool {
+    let flags = std::fs::read_to_string(format!("/sys/class/net/{link}/flags")).unwrap();
+    u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap() & 1 == 1
+}
+
+/// What the kernel says about each port of a bridge.
+fn ports(bridge: &str, setting: &str) -> Vec<String> {
+    let ports = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif")).unwrap();
+    let value = |port: std::fs::DirEntry| std::fs::read_to_string(port.path().join(setting)).unwrap();
+    ports.map(|port| value(port.unwrap()).trim().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_made_bridge_is_completed_and_follows_the_pod_cidr() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("runtime")).unwrap();
+    let bridge = bridge_of(dir.path());
+    // As a process leaves it that is killed right after it made the bridge: no address, not up.
+    let half = rtnetlink::LinkBridge::new(&bridge).build();
+    netlink().link().add(half).execute().await.unwrap();
+
+    let runtime = open(dir.path()).await;
+    let first = with_cidr(&runtime, dir.path(), "first", "10.213.7.0/24").await;
+    assert!(is_up(&bridge));
+    let listener = tokio::net::TcpListener::bind("10.213.7.1:0").await;
+    listener.expect("the host has the gateway's address");
+
+    let second = with_cidr(&runtime, dir.path(), "second", "10.213.8.0/24").await;
+    for gateway in ["10.213.7.1:0", "10.213.8.1:0"] {
+        let listener = tokio::net::TcpListener::bind(gateway).await;
+        listener.expect("the host is the gateway of both CIDRs while pods of both live");
+    }
+    // A pod that reaches itself through a Service gets its packets back by the port that they came from.
+    assert_eq!(ports(&bridge, "hairpin_mode"), ["1", "1"]);
+    for sandbox in [first, second] {
+        runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    }
+    assert_eq!(Traces::of(dir.path()), Traces::none());
+}
+
+async fn with_cidr(runtime: &EmbeddedRuntime, dir: &Path, name: &str, cidr: &str) -> SandboxId {
+    let pod_cidr = cidr.into();
+    runtime
+        .update_runtime_config(&RuntimeConfig { pod_cidr })
+        .await
+        .unwrap();
+    runtime.run_pod_sandbox(&pod_config(name, dir)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_pods_do_not_take_the_bridge_from_the_living_at_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = open(dir.path()).await;
+    let living = with_cidr(&runtime, dir.path(), "living", "10.213.9.0/24").await;
+    let mut sandboxes = vec![living];
+    for index in 0..8 {
+        let name = format!("ended-{index}");
+        let ended = runtime
+            .run_pod_sandbox(&pod_config(&name, dir.path()))
+            .await
+            .unwrap();
+        runtime.stop_pod_sandbox(&ended).await.unwrap();
+        sandboxes.push(ended);
+    }
+    drop(runtime);
+    let runtime = open(dir.path()).await;
+    assert_eq!(
+        ports(&bridge_of(dir.path()), "hairpin_mode"),
+        ["1"],
+        "the living pod is still on its bridge"
+    );
+    for sandbox in &sandboxes {
+        runtime.remove_pod_sandbox(sandbox).await.unwrap();
+    }
+    assert_eq!(Traces::of(dir.path()), Traces::none());
+}

@@ -3,6 +3,7 @@
 mod host;
 mod manager;
 mod node;
+mod pod_cidr;
 pub(crate) mod shared;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,9 @@ use crate::pod::config::ClusterDns;
 use crate::pod::status::NodeFacts;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::server::{Authorizer, Handler, SystemMasters};
+
+/// Where kubelets answer `/healthz`.
+const HEALTHZ: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
 
 /// Why an agent could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,8 @@ pub struct NodeAgentBuilder {
     capacity: BTreeMap<String, Quantity>,
     max_pods: u32,
     dns: ClusterDns,
-    healthz: Option<SocketAddr>,
+    /// `None` for the default.
+    healthz: Option<Option<SocketAddr>>,
     server: Option<(SocketAddr, Arc<rustls::ServerConfig>)>,
     authorizer: Arc<dyn Authorizer>,
     stop_pods: bool,
@@ -162,9 +167,10 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// Where `/healthz` answers without TLS, port 0 for any; `None`: nowhere. Default `127.0.0.1:10248`.
+    /// Where `/healthz` answers without TLS, port 0 for any; `None`: nowhere. Default `127.0.0.1:10248`, and nowhere for a
+    /// [hollow](Self::hollow) node.
     pub fn healthz(mut self, address: Option<SocketAddr>) -> Self {
-        self.healthz = address;
+        self.healthz = Some(address);
         self
     }
 
@@ -188,11 +194,11 @@ impl NodeAgentBuilder {
         self
     }
 
-    /// A node that only pretends: no volumes, no listeners, no measuring of this machine. With a
+    /// A node that only pretends: no volumes, no measuring of this machine, and no listeners but those that
+    /// [`healthz`](Self::healthz) and [`server`](Self::server) name. With a
     /// [`FakeRuntime`](crate::fake::FakeRuntime), thousands of them fit in one process.
     pub fn hollow(mut self) -> Self {
         self.hollow = true;
-        self.healthz = None;
         self
     }
 
@@ -237,7 +243,8 @@ impl NodeAgentBuilder {
             Some((address, tls)) => Some(bind(address).await?.tls(tls)),
             None => None,
         };
-        let healthz = match self.healthz {
+        let usual = (!self.hollow).then_some(HEALTHZ);
+        let healthz = match self.healthz.unwrap_or(usual) {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
@@ -293,7 +300,7 @@ impl NodeAgent {
             capacity: BTreeMap::new(),
             max_pods: 110,
             dns: ClusterDns::default(),
-            healthz: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 10248))),
+            healthz: None,
             server: None,
             authorizer: Arc::new(SystemMasters),
             stop_pods: false,

@@ -17,9 +17,12 @@ use orch_core::informer::{Event, Informer};
 use orch_core::ready::Ready;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::host::{self, Pressure};
+use super::pod_cidr::PodCidr;
 use super::shared::Shared;
 use crate::pod::status::time;
 use crate::runtime::{RuntimeConfig, RuntimeStatus};
@@ -45,6 +48,8 @@ pub(super) struct NodeKeeper {
     info: k8s_openapi::api::core::v1::NodeSystemInfo,
     registered: Ready,
     reported: Mutex<Option<NodeStatus>>,
+    /// The UID of the Node as it is registered now; the lease is owned by it.
+    uid: watch::Sender<String>,
 }
 
 impl NodeKeeper {
@@ -61,6 +66,7 @@ impl NodeKeeper {
             info: host::system_info(runtime_version),
             registered: Ready::new(),
             reported: Mutex::default(),
+            uid: watch::Sender::default(),
         }
     }
 
@@ -81,7 +87,7 @@ impl NodeKeeper {
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let work = async {
             let node = self.register().await;
-            tokio::join!(self.keep_status(&node), self.keep_lease(&node));
+            tokio::join!(self.keep_status(&node), self.keep_lease());
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -89,11 +95,17 @@ impl NodeKeeper {
         }
     }
 
+    /// Registers the node, however long it takes. A Node that is not the one before has no status of ours yet.
     async fn register(&self) -> Node {
         let mut pause = Duration::from_millis(100);
         loop {
             match self.try_register().await {
-                Ok(node) => return node,
+                Ok(node) => {
+                    let uid = node.metadata.uid.clone().unwrap_or_default();
+                    *self.reported.lock() = None;
+                    self.uid.send_replace(uid);
+                    return node;
+                }
                 Err(error) => tracing::warn!(node = self.name(), %error, "node could not be registered"),
             }
             tokio::time::sleep(pause).await;
@@ -143,13 +155,15 @@ impl NodeKeeper {
     /// Writes the status when it changed; at once when the Node's pod CIDR did.
     async fn keep_status(&self, node: &Node) {
         let mut events = self.informer.subscribe();
-        let mut cidr = self.take_cidr(node, None).await;
+        let mut cidr = PodCidr::default();
+        cidr.want(node, self.shared.settings.pod_cidr.as_ref());
         let mut tick = tokio::time::interval(UPDATE);
-        let mut last_report = tokio::time::Instant::now();
+        let mut last_report = Instant::now();
         loop {
+            self.tell_cidr(&mut cidr).await;
             let force = self.reported.lock().is_none() || last_report.elapsed() >= REPORT;
             match self.report(force).await {
-                Ok(true) => last_report = tokio::time::Instant::now(),
+                Ok(true) => last_report = Instant::now(),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(node = self.name(), %error, "node status could not be written"),
             }
@@ -158,11 +172,16 @@ impl NodeKeeper {
             }
             tokio::select! {
                 _ = tick.tick() => {}
+                () = cidr.retry() => {}
                 event = events.recv() => match event {
-                    Some(Event::Applied { new, .. }) => cidr = self.take_cidr(&new, cidr).await,
+                    Some(Event::Applied { new, .. }) => {
+                        if new.metadata.uid.as_ref() != Some(&*self.uid.borrow()) {
+                            self.register().await;
+                        }
+                        cidr.want(&new, self.shared.settings.pod_cidr.as_ref());
+                    }
                     // Someone removed the Node of a living agent: it comes back.
                     Some(Event::Deleted(_)) => {
-                        *self.reported.lock() = None;
                         self.register().await;
                     }
                     Some(Event::Synced) => {}
@@ -173,28 +192,18 @@ impl NodeKeeper {
     }
 
     /// Tells the runtime the pod CIDR when it is a new one.
-    async fn take_cidr(&self, node: &Node, known: Option<String>) -> Option<String> {
-        let assigned = node
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.pod_cidr.clone())
-            .filter(|cidr| !cidr.is_empty());
-        let cidr = assigned.or_else(|| self.shared.settings.pod_cidr.clone())?;
-        if known.as_ref() == Some(&cidr) {
-            return known;
-        }
-        match self
-            .shared
-            .runtime
-            .update_runtime_config(&RuntimeConfig {
-                pod_cidr: cidr.clone(),
-            })
-            .await
-        {
-            Ok(()) => Some(cidr),
+    async fn tell_cidr(&self, cidr: &mut PodCidr) {
+        let Some(pod_cidr) = cidr.due(Instant::now()) else {
+            return;
+        };
+        let config = RuntimeConfig {
+            pod_cidr: pod_cidr.clone(),
+        };
+        match self.shared.runtime.update_runtime_config(&config).await {
+            Ok(()) => cidr.took(pod_cidr),
             Err(error) => {
-                tracing::error!(cidr, %error, "runtime does not take the pod CIDR");
-                known
+                tracing::error!(pod_cidr, %error, "runtime does not take the pod CIDR");
+                cidr.failed(Instant::now());
             }
         }
     }
@@ -261,12 +270,15 @@ impl NodeKeeper {
         }
     }
 
-    async fn keep_lease(&self, node: &Node) {
+    /// Renews the lease, at once when another Node took the place of the one that owns it.
+    async fn keep_lease(&self) {
+        let mut uid = self.uid.subscribe();
         let mut lease: Option<Lease> = None;
         loop {
             let mut pause = Duration::from_millis(200);
             loop {
-                match self.renew(node, lease.take()).await {
+                let owner = uid.borrow_and_update().clone();
+                match self.renew(owner, lease.take()).await {
                     Ok(renewed) => {
                         lease = Some(renewed);
                         break;
@@ -276,12 +288,16 @@ impl NodeKeeper {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
-            tokio::time::sleep(RENEW).await;
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                // The sender is this value's own: it does not go before this future does.
+                _ = uid.changed() => {}
+            }
         }
     }
 
-    /// Renews the lease; without a known one it is read or created.
-    async fn renew(&self, node: &Node, known: Option<Lease>) -> Result<Lease, kube::Error> {
+    /// Renews the lease of the Node with a UID; without a known one it is read or created.
+    async fn renew(&self, uid: String, known: Option<Lease>) -> Result<Lease, kube::Error> {
         let api = Api::<Lease>::namespaced(self.shared.client.clone(), LEASE_NAMESPACE);
         let known = match known {
             Some(lease) => Some(lease),
@@ -296,7 +312,7 @@ impl NodeKeeper {
             api_version: "v1".into(),
             kind: "Node".into(),
             name: self.name().into(),
-            uid: node.metadata.uid.clone().unwrap_or_default(),
+            uid,
             ..OwnerReference::default()
         }]);
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);

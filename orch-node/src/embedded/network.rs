@@ -118,22 +118,35 @@ impl PodNetwork {
         }
     }
 
+    /// Makes the bridge what it should be. One that is there may be half made, by a process that was killed, or may have
+    /// the gateway of another pod CIDR only: pods of both may live, so a bridge keeps all its addresses.
     async fn ensure_bridge(&self, veth: &str, gateway: IpAddr, prefix: u8) -> Result<u32> {
         let mut attached = self.attached.lock().await;
         attached.insert(veth.to_owned());
-        if let Some(index) = index_of(&self.handle, &self.bridge).await? {
-            return Ok(index);
-        }
         enable_forwarding(gateway)?;
-        let link = LinkBridge::new(&self.bridge).up().build();
-        ignore(self.handle.link().add(link).execute().await, libc::EEXIST)
-            .map_err(failed("create the bridge"))?;
-        let index = index_of(&self.handle, &self.bridge)
-            .await?
-            .ok_or_else(|| network("the bridge vanished"))?;
+        let index = match index_of(&self.handle, &self.bridge).await? {
+            Some(index) => self.bring_up(index).await?,
+            None => self.create_bridge().await?,
+        };
         let added = self.handle.address().add(index, gateway, prefix).execute().await;
         ignore(added, libc::EEXIST).map_err(failed("give the bridge its address"))?;
         Ok(index)
+    }
+
+    async fn bring_up(&self, bridge: u32) -> Result<u32> {
+        let up = LinkUnspec::new_with_index(bridge).up().build();
+        let set = self.handle.link().set(up).execute().await;
+        set.map_err(failed("bring up the bridge"))?;
+        Ok(bridge)
+    }
+
+    async fn create_bridge(&self) -> Result<u32> {
+        let link = LinkBridge::new(&self.bridge).up().build();
+        let added = self.handle.link().add(link).execute().await;
+        added.map_err(failed("create the bridge"))?;
+        index_of(&self.handle, &self.bridge)
+            .await?
+            .ok_or_else(|| network("the bridge vanished"))
     }
 }
 

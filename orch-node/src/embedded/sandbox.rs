@@ -194,21 +194,34 @@ impl Inner {
         }
     }
 
-    /// Finds the sandboxes of earlier processes.
+    /// Finds the sandboxes of earlier processes. The living come first: the bridge goes with the last pod that is known to
+    /// be on it, so none may be taken off before all of those are known.
     pub(super) async fn adopt_sandboxes(&self) -> Result<()> {
         let root = self.dir.join("sandboxes");
         let entries = fs::read_dir(&root).map_err(RuntimeError::io("list the sandboxes"))?;
+        let mut ended = Vec::new();
         for entry in entries {
             let entry = entry.map_err(RuntimeError::io("list the sandboxes"))?;
             let id = SandboxId::from(entry.file_name().to_string_lossy().into_owned());
             match record::read::<SandboxRecord>(&entry.path(), RECORD) {
-                Ok(Some(record)) => self.adopt_sandbox(id, record).await?,
+                Ok(Some(record)) if self.is_alive(&id, &record) => {
+                    if record.config.has_own_network() {
+                        self.network.adopt(&veth_of(&id)).await;
+                    }
+                    self.state.lock().sandboxes.insert(id, record);
+                }
+                found => ended.push((id, found)),
+            }
+        }
+        for (id, found) in ended {
+            match found {
+                Ok(Some(record)) => self.adopt_ended(id, record).await?,
                 // Nothing is made before the record is written, so there is nothing else to give back.
                 Ok(None) => self.discard("sandboxes", id.as_str())?,
                 Err(error) => {
                     tracing::warn!(sandbox = %id, %error, "unreadable sandbox is removed");
                     self.network.detach(&veth_of(&id)).await?;
-                    namespaces::unpin(&entry.path())?;
+                    namespaces::unpin(&self.sandbox_dir(&id))?;
                     self.discard("sandboxes", id.as_str())?;
                 }
             }
@@ -216,19 +229,17 @@ impl Inner {
         Ok(())
     }
 
-    async fn adopt_sandbox(&self, id: SandboxId, mut record: SandboxRecord) -> Result<()> {
-        let dir = self.sandbox_dir(&id);
-        let alive = record.boot_id == self.boot_id && namespaces::are_pinned(&dir, &record.config);
-        if record.state == PodSandboxState::Ready && alive {
-            if record.config.has_own_network() {
-                self.network.adopt(&veth_of(&id)).await;
-            }
-        } else {
-            self.tear_down(&id, &record).await?;
-            record.state = PodSandboxState::NotReady;
-            record.ip = None;
-            self.save(&id, &record)?;
-        }
+    fn is_alive(&self, id: &SandboxId, record: &SandboxRecord) -> bool {
+        record.state == PodSandboxState::Ready
+            && record.boot_id == self.boot_id
+            && namespaces::are_pinned(&self.sandbox_dir(id), &record.config)
+    }
+
+    async fn adopt_ended(&self, id: SandboxId, mut record: SandboxRecord) -> Result<()> {
+        self.tear_down(&id, &record).await?;
+        record.state = PodSandboxState::NotReady;
+        record.ip = None;
+        self.save(&id, &record)?;
         self.state.lock().sandboxes.insert(id, record);
         Ok(())
     }
