@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use orch_core::ipam::Cidr;
 use orch_core::status::ApiError;
-use orch_store::{Revision, Store, StoreError};
-use tokio_util::sync::CancellationToken;
+use orch_store::{Compactor, Store, StoreError};
 
 use super::ApiServer;
 use crate::admission::{
@@ -113,8 +112,8 @@ impl ApiServerBuilder {
         self
     }
 
-    /// How long the store's history is kept, so that watches can resume and pages of a list stay consistent. Default
-    /// five minutes; `None` never compacts the store.
+    /// How long the store's history is kept, so that watches can resume and pages of a list stay consistent, unless
+    /// there is more of it than a [`Compactor`] keeps. Default five minutes; `None` never compacts the store.
     pub fn compaction(mut self, period: Option<Duration>) -> Self {
         self.compaction = period;
         self
@@ -165,8 +164,8 @@ impl ApiServerBuilder {
         let tasks = Tasks::new();
         store.0.current_revision().await?;
         if let Some(period) = self.compaction {
-            let store = Arc::clone(&store.0);
-            tasks.spawn(move |shutdown| compact(store, period, shutdown));
+            let compactor = Compactor::new(Arc::clone(&store.0)).keep(period);
+            tasks.spawn(move |shutdown| compactor.run(shutdown));
         }
         let cidrs = match self.service_cidrs.as_slice() {
             [] => &[default_service_cidr()],
@@ -199,25 +198,25 @@ fn default_service_cidr() -> Cidr {
     Cidr::new(IpAddr::from([10, 96, 0, 0]), 16).expect("an IPv4 network may have 16 bits")
 }
 
-/// Forgets the store's history, always leaving one period of it.
-async fn compact(store: Arc<dyn Store>, period: Duration, shutdown: CancellationToken) {
-    let mut before: Option<Revision> = None;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(period) => (),
-        }
-        let now = match store.current_revision().await {
-            Ok(now) => now,
-            Err(error) => {
-                tracing::warn!(%error, "store does not tell its revision, not compacted");
-                continue;
-            }
-        };
-        if let Some(revision) = before.replace(now)
-            && let Err(error) = store.compact(revision).await
-        {
-            tracing::warn!(%error, %revision, "store cannot be compacted");
-        }
+#[cfg(test)]
+mod tests {
+    use orch_store::{ListOptions, MemoryStore};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_forgets_history_after_its_time() {
+        let period = Duration::from_secs(10);
+        let store = Arc::new(MemoryStore::new());
+        let server = ApiServer::builder(Arc::clone(&store) as Arc<dyn Store>)
+            .compaction(Some(period))
+            .build()
+            .await
+            .unwrap();
+        let old = ListOptions::default().at(store.current_revision().await.unwrap());
+        store.create("k".into(), "v".into(), None).await.unwrap();
+        tokio::time::sleep(period * 2).await;
+        assert!(store.list(b"", old).await.unwrap_err().is_compacted());
+        server.stop();
     }
 }
