@@ -30,6 +30,7 @@ pub mod authz;
 mod bootstrap;
 mod cache;
 mod context;
+mod conversion;
 mod decode;
 mod error;
 mod generic;

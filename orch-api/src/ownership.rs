@@ -48,7 +48,9 @@ fn with_manager<T>(write: &Write<'_>, work: impl FnOnce(FieldManager<'_>) -> T) 
     let api_version = info.api_version();
     let schema = schema::root(&info.group, &info.version, &info.kind);
     let subresource = write.subresource.map_or("", Subresource::as_str);
-    let mut manager = FieldManager::new(schema, &api_version, &info.kind).subresource(subresource);
+    let mut manager = FieldManager::new(schema, &api_version, &info.kind)
+        .subresource(subresource)
+        .versions(write.resource.strategy.versions());
     if let Some(unowned) = write.resource.unowned.for_requests_to(write.subresource) {
         manager = manager.ignoring(unowned);
     }

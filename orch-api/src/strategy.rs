@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use orch_core::field::ErrorList;
 use serde_json::Value;
 
+use crate::apply::{OneVersion, Versions};
 use crate::decode::{DecodeError, Decoded, decode_typed};
 use crate::object::{Object, Typed};
 use crate::resource::ResourceInfo;
@@ -193,6 +194,17 @@ pub trait Kind: Send + Sync + 'static {
     fn unconditional_update() -> bool {
         true
     }
+
+    /// How to get to the API versions in which the same objects are served too.
+    fn versions() -> &'static dyn Versions {
+        &OneVersion
+    }
+
+    /// The API version that is stored, one of [`versions`](Kind::versions), when it is not this one. Two resources of
+    /// one storage path are then two views of the same objects.
+    fn storage_version() -> Option<&'static str> {
+        None
+    }
 }
 
 /// The rules of a kind as the pipeline sees them: one for every [`Kind`], and one for kinds without rules of their own.
@@ -241,6 +253,14 @@ pub trait Strategy: Send + Sync + Debug {
     fn create_on_update(&self) -> bool;
     /// See [`Kind::unconditional_update`].
     fn unconditional_update(&self) -> bool;
+    /// See [`Kind::versions`].
+    fn versions(&self) -> &dyn Versions {
+        &OneVersion
+    }
+    /// See [`Kind::storage_version`].
+    fn storage_version(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// The strategy of a [`Kind`].
@@ -373,6 +393,14 @@ impl<K: Kind> Strategy for KindStrategy<K> {
 
     fn unconditional_update(&self) -> bool {
         K::unconditional_update()
+    }
+
+    fn versions(&self) -> &dyn Versions {
+        K::versions()
+    }
+
+    fn storage_version(&self) -> Option<&str> {
+        K::storage_version()
     }
 }
 

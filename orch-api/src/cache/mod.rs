@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::entry::{Change, Entry};
 use self::snapshot::Snapshot;
 use self::topic::{Topic, Topics};
+use crate::conversion;
 use crate::store_error;
 use crate::strategy::Strategy;
 use crate::tasks::Tasks;
@@ -221,8 +222,11 @@ fn change(snapshot: &mut Snapshot, strategy: &dyn Strategy, event: &Event) -> Op
 }
 
 /// Makes an entry. What cannot be read is left out of the cache and reported, and does not stop the rest.
-fn read(strategy: &dyn Strategy, key: &Bytes, value: &[u8], revision: u64) -> Option<Arc<Entry>> {
-    match Entry::new(key.clone(), value, revision) {
+fn read(strategy: &dyn Strategy, key: &Bytes, value: &Bytes, revision: u64) -> Option<Arc<Entry>> {
+    let entry = conversion::from_storage(strategy, value)
+        .map_err(|error| error.to_string())
+        .and_then(|value| Entry::new(key.clone(), &value, revision).map_err(|error| error.to_string()));
+    match entry {
         Ok(entry) => {
             if indexed(strategy).is_some() {
                 fields(strategy, &entry);

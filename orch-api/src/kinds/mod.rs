@@ -87,6 +87,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         strategy::<other::PodCertificateRequests>(),
         strategy::<lease::Leases>(),
         strategy::<endpoint_slice::EndpointSlices>(),
+        strategy::<event::NewerEvents>(),
         strategy::<other::FlowSchemas>(),
         strategy::<other::PriorityLevelConfigurations>(),
         strategy::<networking::IngressClasses>(),

@@ -57,7 +57,8 @@ fn the_documented_table_is_what_is_served() {
 #[test]
 fn every_kind_is_stored_and_named_once() {
     let (mut paths, mut short) = (BTreeMap::new(), BTreeMap::new());
-    for strategy in builtin() {
+    // Views of what another version stores share its place and its names.
+    for strategy in builtin().iter().filter(|one| one.storage_version().is_none()) {
         let info = strategy.info();
         let path = info.storage_path.to_string();
         if let Some(other) = paths.insert(path.clone(), info.kind.clone()) {

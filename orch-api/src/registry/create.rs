@@ -9,6 +9,7 @@ use super::live::{encode, served};
 use super::metadata;
 use super::write::{Candidate, Outcome, Write};
 use crate::admission::Operation;
+use crate::conversion;
 use crate::object::Object;
 use crate::ownership;
 use crate::store_error;
@@ -119,8 +120,9 @@ impl Write<'_> {
             };
         }
         let ttl = self.context.time_to_live(self.resource);
-        match self.context.store.0.create(key, value, ttl).await {
-            Ok(kv) => Ok(served(&kv.value, kv.mod_revision.get())),
+        let stored = conversion::to_storage(&*self.resource.strategy, &value)?;
+        match self.context.store.0.create(key, stored, ttl).await {
+            Ok(kv) => Ok(served(&value, kv.mod_revision.get())),
             Err(StoreError::AlreadyExists { .. }) => Err(exists()),
             Err(error) => Err(store_error(error)),
         }

@@ -16,6 +16,7 @@ use super::metadata::{FOREGROUND, ORPHAN, now};
 use super::options::dry_run;
 use super::write::Write;
 use crate::admission::Operation;
+use crate::conversion;
 use crate::http::query::Query;
 use crate::object::Object;
 use crate::store_error;
@@ -279,15 +280,16 @@ impl Write<'_> {
             return Ok(Some(Deleted::Pending(live::served(&value, live.revision()))));
         }
         let ttl = self.context.time_to_live(self.resource);
+        let stored = conversion::to_storage(&*self.resource.strategy, &value)?;
         match self
             .context
             .store
             .0
-            .update(live.kv.key.clone(), value, live.kv.mod_revision, ttl)
+            .update(live.kv.key.clone(), stored, live.kv.mod_revision, ttl)
             .await
         {
             Ok(kv) => Ok(Some(Deleted::Pending(live::served(
-                &kv.value,
+                &value,
                 kv.mod_revision.get(),
             )))),
             Err(StoreError::Conflict { .. }) => Ok(None),

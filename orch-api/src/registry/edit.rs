@@ -7,6 +7,7 @@ use orch_store::StoreError;
 
 use super::live::{self, Live, encode};
 use super::write::{Outcome, Write};
+use crate::conversion;
 use crate::object::Object;
 use crate::store_error;
 
@@ -59,8 +60,9 @@ impl Write<'_> {
         let revision = match edited {
             Edit::Store => {
                 let ttl = self.context.time_to_live(self.resource);
+                let stored = conversion::to_storage(&*self.resource.strategy, &value)?;
                 store
-                    .update(key, value.clone(), expected, ttl)
+                    .update(key, stored, expected, ttl)
                     .await
                     .map(|kv| kv.mod_revision)
             }

@@ -7,27 +7,31 @@ use orch_store::{KeyValue, StoreError};
 use super::Resource;
 use crate::cache::splice::Seam;
 use crate::context::Context;
+use crate::conversion;
 use crate::object::Object;
 use crate::store_error;
 
 /// An object as it is stored now.
 #[derive(Debug)]
 pub(crate) struct Live {
+    /// The value is in the resource's own version, whichever is stored.
     pub(crate) kv: KeyValue,
     /// Decoded, defaulted, with its resourceVersion.
     pub(crate) object: Box<dyn Object>,
 }
 
 impl Live {
-    pub(crate) fn new(resource: &Resource, kv: KeyValue) -> Result<Self, ApiError> {
-        let decoded = resource.strategy.decode(&kv.value).map_err(|error| {
-            ApiError::internal(format!(
-                "stored object at {}: {error}",
-                String::from_utf8_lossy(&kv.key)
-            ))
-        })?;
+    pub(crate) fn new(resource: &Resource, mut kv: KeyValue) -> Result<Self, ApiError> {
+        let strategy = &*resource.strategy;
+        let unreadable = |error| {
+            let key = String::from_utf8_lossy(&kv.key);
+            ApiError::internal(format!("stored object at {key}: {error}"))
+        };
+        let value = conversion::from_storage(strategy, &kv.value).map_err(unreadable)?;
+        let decoded = strategy.decode(&value).map_err(unreadable)?;
+        kv.value = value;
         let mut object = decoded.object;
-        resource.strategy.default(&mut *object);
+        strategy.default(&mut *object);
         object.metadata_mut().resource_version = Some(kv.mod_revision.to_string());
         Ok(Self { kv, object })
     }

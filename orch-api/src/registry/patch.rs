@@ -58,7 +58,7 @@ impl Write<'_> {
             Format::Apply => self.apply(name, body).await,
             Format::Json | Format::Merge | Format::Strategic => {
                 let patch = parsed()?;
-                self.change(name, None, |live| self.patched(name, format, &patch, live))
+                self.change(name, || Ok(None), |live| self.patched(name, format, &patch, live))
                     .await
             }
         }
@@ -120,11 +120,8 @@ impl Write<'_> {
             }
             Ok(candidate)
         };
-        let or_create = if self.subresource.is_none() {
-            Some(applied(None)?)
-        } else {
-            None
-        };
+        let creates = self.subresource.is_none();
+        let or_create = || creates.then(|| applied(None)).transpose();
         self.change(name, or_create, |live| applied(Some(live))).await
     }
 }

@@ -5,11 +5,11 @@ use http::Response;
 use orch_core::status::ApiError;
 use orch_store::StoreError;
 
-use super::Resource;
 use super::options::resource_version;
 use super::table::{self, IncludeObject};
-use crate::cache::splice::Seam;
+use super::{Resource, live};
 use crate::context::Context;
+use crate::conversion;
 use crate::http::accept::Shape;
 use crate::http::body::Body;
 use crate::http::query::Query;
@@ -27,7 +27,11 @@ pub(crate) async fn bytes(
     let key = resource.info().key(namespace, name);
     let not_found = || ApiError::not_found(&resource.group_resource, name);
     let snapshot = match version {
-        None => return newest(context, key.as_bytes()).await?.ok_or_else(not_found),
+        None => {
+            return newest(context, resource, key.as_bytes())
+                .await?
+                .ok_or_else(not_found);
+        }
         Some(0) => resource.cache.any().await?,
         Some(version) => resource.cache.not_older_than(version).await?,
     };
@@ -37,17 +41,16 @@ pub(crate) async fn bytes(
         .ok_or_else(not_found)
 }
 
-async fn newest(context: &Context, key: &[u8]) -> Result<Option<Bytes>, ApiError> {
+async fn newest(context: &Context, resource: &Resource, key: &[u8]) -> Result<Option<Bytes>, ApiError> {
     let read = match context.store.0.get(key, None).await {
         Ok(read) => read,
         // A name that cannot be a key names nothing.
         Err(StoreError::KeyTooLong { .. }) => return Ok(None),
         Err(error) => return Err(store_error(error)),
     };
-    Ok(read.kv.map(|kv| match Seam::find(&kv.value) {
-        Some(seam) => seam.splice(&kv.value, kv.mod_revision.get()),
-        None => kv.value,
-    }))
+    let Some(kv) = read.kv else { return Ok(None) };
+    let value = conversion::from_storage(&*resource.strategy, &kv.value).map_err(ApiError::internal)?;
+    Ok(Some(live::served(&value, kv.mod_revision.get())))
 }
 
 /// Answers GET of one object.

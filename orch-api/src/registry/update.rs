@@ -12,6 +12,7 @@ use super::live::{self, Live, encode};
 use super::metadata;
 use super::write::{Candidate, Outcome, Write};
 use crate::admission::Operation;
+use crate::conversion;
 use crate::object::Object;
 use crate::ownership;
 use crate::resource::Subresource;
@@ -47,24 +48,24 @@ impl Write<'_> {
             self.check(name, &errors)?;
         }
         let creates = strategy.create_on_update() && self.subresource.is_none() && version.is_empty();
-        let or_create = creates.then(|| wanted.clone());
+        let or_create = || Ok(creates.then(|| wanted.clone()));
         self.change(name, or_create, |_| Ok(wanted.clone())).await
     }
 
     /// Computes a new object from the present one and stores it, again and again until nobody else is faster.
-    /// `or_create` is created when there is nothing yet.
+    /// What `or_create` gives is created when there is nothing yet; it is asked only then.
     pub(crate) async fn change(
         &self,
         name: &str,
-        or_create: Option<Candidate>,
+        or_create: impl Fn() -> Result<Option<Candidate>, ApiError>,
         compute: impl Fn(&Live) -> Result<Candidate, ApiError>,
     ) -> Result<Outcome, ApiError> {
         for _ in 0..ATTEMPTS {
             let Some(live) = live::load(self.context, self.resource, self.namespace, name).await? else {
-                let Some(candidate) = &or_create else {
+                let Some(candidate) = or_create()? else {
                     return Err(ApiError::not_found(&self.resource.group_resource, name));
                 };
-                match self.create_object(candidate.clone()).await {
+                match self.create_object(candidate).await {
                     Err(error) if error.is_already_exists() => continue,
                     other => return other,
                 }
@@ -170,12 +171,13 @@ impl Write<'_> {
         }
         let ttl = self.context.time_to_live(self.resource);
         let (key, expected) = (live.kv.key.clone(), live.kv.mod_revision);
-        match self.context.store.0.update(key, value, expected, ttl).await {
+        let stored = conversion::to_storage(&*self.resource.strategy, &value)?;
+        match self.context.store.0.update(key, stored, expected, ttl).await {
             Ok(kv) => {
                 if let Some(allocation) = allocation {
                     allocation.keep();
                 }
-                Ok(Attempt::Done(live::served(&kv.value, kv.mod_revision.get())))
+                Ok(Attempt::Done(live::served(&value, kv.mod_revision.get())))
             }
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),
             Err(error) => Err(store_error(error)),
@@ -216,4 +218,41 @@ fn is_deleted_by_update(new: &dyn Object, old: &ObjectMeta) -> bool {
         && some(old.finalizers.as_ref())
         && old.deletion_timestamp.is_some()
         && old.deletion_grace_period_seconds.unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::UserInfo;
+    use crate::http::query::Query;
+    use crate::registry::options::WriteOptions;
+    use crate::testkit::TestServer;
+
+    #[tokio::test]
+    async fn what_would_be_created_is_asked_only_when_nothing_is_there() {
+        let server = TestServer::start().await;
+        let context = &server.server().context;
+        let (query, headers) = (Query::parse(None), HeaderMap::new());
+        let write = Write {
+            context,
+            resource: context.core("namespaces").unwrap(),
+            namespace: "",
+            subresource: None,
+            user: &UserInfo::admin(),
+            options: &WriteOptions::parse(&query, &headers, "PatchOptions").unwrap(),
+        };
+        let asked = || Err(ApiError::bad_request("asked"));
+        let same = |live: &Live| {
+            Ok(Candidate {
+                object: live.object.clone(),
+                warnings: Vec::new(),
+                owners_known: true,
+            })
+        };
+        assert!(write.change("default", asked, same).await.is_ok());
+        let error = write.change("absent", asked, same).await.unwrap_err();
+        assert_eq!(error.code(), 400);
+    }
 }

@@ -37,7 +37,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// with [`stop`](Self::stop).
 #[derive(Clone)]
 pub struct ApiServer {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
 }
 
 impl fmt::Debug for ApiServer {

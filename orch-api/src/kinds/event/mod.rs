@@ -1,4 +1,7 @@
-//! Events.
+//! Events: of the core group, in which they are stored, and of `events.k8s.io`, another view of the same ones.
+
+mod validation;
+mod view;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
@@ -6,10 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use orch_core::field::ErrorList;
 use serde_json::Value;
 
-use super::check::{Check, Path};
-use super::format;
+use self::view::EventVersions;
+pub(super) use self::view::NewerEvents;
+use super::check::Check;
 use super::table::{self, UNKNOWN, number, since, text_column};
 use super::text::text;
+use crate::apply::Versions;
 use crate::resource::ResourceInfo;
 use crate::strategy::{Column, Kind};
 
@@ -24,23 +29,7 @@ impl Kind for Events {
     }
 
     fn validate(event: &Event) -> ErrorList {
-        Check::run(|check| {
-            let own = text(&event.metadata.namespace);
-            let object = text(&event.involved_object.namespace);
-            // Events of cluster-wide objects live in the default namespace.
-            let fits = if object.is_empty() {
-                own.is_empty() || own == "default"
-            } else {
-                own == object
-            };
-            if !fits {
-                let path = Path::new("involvedObject").child("namespace");
-                check.invalid(&path, object, "does not match event.namespace");
-            }
-            if !own.is_empty() {
-                check.faults(&Path::new("namespace"), own, format::dns1123_subdomain(own));
-            }
-        })
+        Check::run(|check| validation::event(check, event, "reportingComponent"))
     }
 
     fn columns() -> &'static [Column] {
@@ -107,6 +96,10 @@ impl Kind for Events {
     fn create_on_update() -> bool {
         true
     }
+
+    fn versions() -> &'static dyn Versions {
+        &EventVersions
+    }
 }
 
 /// Ages of the first and the last occurrence, and how many there were.
@@ -153,20 +146,6 @@ mod tests {
 
     fn event(json: Value) -> Event {
         serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn an_event_lives_where_its_object_does() {
-        for (own, object, fits) in [
-            ("a", "a", true),
-            ("a", "b", false),
-            ("default", "", true),
-            ("a", "", false),
-        ] {
-            let event =
-                event(json!({"metadata": {"namespace": own}, "involvedObject": {"namespace": object}}));
-            assert_eq!(Events::validate(&event).is_empty(), fits, "{own} {object}");
-        }
     }
 
     #[test]

@@ -105,27 +105,32 @@ impl Write<'_> {
     ) -> Result<Outcome, ApiError> {
         let strategy = &*self.resource.strategy;
         let outcome = self
-            .change(name, None, |live| {
-                let wanted = wanted(live)?;
-                let replicas = wanted.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
-                if replicas < 0 {
-                    let path = Path::new("spec").child("replicas");
-                    let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
-                    let kind = GroupKind::new("autoscaling", "Scale");
-                    return Err(ApiError::invalid(&kind, name, &ErrorList::from(error)));
-                }
-                let mut object = live.object.clone();
-                strategy.set_replicas(&mut *object, replicas);
-                object.metadata_mut().resource_version = wanted.metadata.resource_version;
-                if wanted.metadata.uid.is_some() {
-                    object.metadata_mut().uid = wanted.metadata.uid;
-                }
-                Ok(Candidate {
-                    object,
-                    warnings: Vec::new(),
-                    owners_known: false,
-                })
-            })
+            .change(
+                name,
+                || Ok(None),
+                |live| {
+                    let wanted = wanted(live)?;
+                    let replicas = wanted.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+                    if replicas < 0 {
+                        let path = Path::new("spec").child("replicas");
+                        let error =
+                            FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+                        let kind = GroupKind::new("autoscaling", "Scale");
+                        return Err(ApiError::invalid(&kind, name, &ErrorList::from(error)));
+                    }
+                    let mut object = live.object.clone();
+                    strategy.set_replicas(&mut *object, replicas);
+                    object.metadata_mut().resource_version = wanted.metadata.resource_version;
+                    if wanted.metadata.uid.is_some() {
+                        object.metadata_mut().uid = wanted.metadata.uid;
+                    }
+                    Ok(Candidate {
+                        object,
+                        warnings: Vec::new(),
+                        owners_known: false,
+                    })
+                },
+            )
             .await?;
         Ok(Outcome {
             json: view(strategy, &outcome.json)?,
