@@ -1135,13 +1135,18 @@ async fn a_log_is_followed_until_the_container_ends() {
     world
         .until("talker", "done", |pod| phase(pod) == "Succeeded")
         .await;
-    let now = DeleteParams {
-        grace_period_seconds: Some(1),
-        ..DeleteParams::default()
-    };
-    world.pods.delete("talker", &now).await.unwrap();
+    world
+        .pods
+        .delete("talker", &DeleteParams::default())
+        .await
+        .unwrap();
     world.gone("talker").await;
+    // A pod that is done goes from the API server at once, and after that from the node.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !runtime.list_pod_sandbox(None).await.unwrap().is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "the sandbox goes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     shutdown.cancel();
     task.await.unwrap();
-    assert!(runtime.list_pod_sandbox(None).await.unwrap().is_empty());
 }
