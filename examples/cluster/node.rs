@@ -56,6 +56,8 @@ pub(crate) async fn start(
         .data_dir(folder(options))
         .internal_ips([address])
         .server(SocketAddr::new(address, AGENT_PORT), tls)
+        // A tenth of a disk, upstream's limit, is a lot on a machine that is not a node before all else.
+        .nodefs_available(1)
         .stop_pods_on_shutdown(true)
         .build()
         .await

@@ -116,14 +116,14 @@ pub(crate) fn system_info(runtime_version: String) -> NodeSystemInfo {
 pub(crate) struct Pressure {
     /// Less than 100Mi of memory available.
     pub(crate) memory: bool,
-    /// Less than a tenth of the disk free.
+    /// Less of the disk free than there should be.
     pub(crate) disk: bool,
     /// Nine tenths of the process ids in use.
     pub(crate) pids: bool,
 }
 
-/// Measures.
-pub(crate) fn pressure(data_dir: &Path) -> Pressure {
+/// Measures. `disk_percent` of the disk should be free.
+pub(crate) fn pressure(data_dir: &Path, disk_percent: u8) -> Pressure {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     // `/proc/loadavg`: … RUNNING/ALL …
     let tasks = std::fs::read_to_string("/proc/loadavg").ok();
@@ -137,7 +137,7 @@ pub(crate) fn pressure(data_dir: &Path) -> Pressure {
     });
     Pressure {
         memory: meminfo("MemAvailable").is_some_and(|available| available < RESERVED_MEMORY),
-        disk: disk(data_dir).is_some_and(|(all, free)| free < all / 10),
+        disk: disk(data_dir).is_some_and(|(all, free)| free < all / 100 * u64::from(disk_percent)),
         pids: matches!((tasks, number("/proc/sys/kernel/pid_max")), (Some(tasks), Some(max)) if tasks > max / 10 * 9),
     }
 }

@@ -97,6 +97,7 @@ pub struct NodeAgentBuilder {
     healthz: Option<Option<SocketAddr>>,
     server: Option<(SocketAddr, Arc<rustls::ServerConfig>)>,
     authorizer: Arc<dyn Authorizer>,
+    disk_percent: u8,
     stop_pods: bool,
     hollow: bool,
 }
@@ -145,6 +146,13 @@ impl NodeAgentBuilder {
     /// What the node has of a resource, instead of what the machine has. All of it is allocatable.
     pub fn capacity(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
         self.capacity.insert(resource.into(), Quantity(quantity.into()));
+        self
+    }
+
+    /// How much of the data directory's file system should be free, in percent: with less, the node reports disk
+    /// pressure and takes no more pods. Default 10, as upstream's `evictionHard` has it for `nodefs.available`.
+    pub fn nodefs_available(mut self, percent: u8) -> Self {
+        self.disk_percent = percent;
         self
     }
 
@@ -233,6 +241,7 @@ impl NodeAgentBuilder {
             allocatable,
             labels: self.labels,
             pod_cidr: self.pod_cidr,
+            disk_percent: self.disk_percent,
             measure: !self.hollow,
         };
         let node = NodeFacts {
@@ -303,6 +312,7 @@ impl NodeAgent {
             healthz: None,
             server: None,
             authorizer: Arc::new(SystemMasters),
+            disk_percent: 10,
             stop_pods: false,
             hollow: false,
         }

@@ -236,7 +236,7 @@ impl NodeKeeper {
             .await
             .map_err(|error| error.to_string());
         let pressure = if settings.measure {
-            host::pressure(&settings.data_dir)
+            host::pressure(&settings.data_dir, settings.disk_percent)
         } else {
             Pressure::default()
         };

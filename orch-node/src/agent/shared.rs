@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) labels: BTreeMap<String, String>,
     /// Used while the Node has no pod CIDR.
     pub(crate) pod_cidr: Option<String>,
+    /// How much of the disk should be free, in percent.
+    pub(crate) disk_percent: u8,
     /// Whether pressure is measured on this machine.
     pub(crate) measure: bool,
 }
