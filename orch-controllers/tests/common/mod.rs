@@ -6,8 +6,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::client::Body;
 use kube::{Api, Client, ResourceExt};
 use orch_api::testkit::TestServer;
 use orch_controllers::{Controllers, ControllersBuilder};
@@ -115,4 +117,24 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         Ok(answer) => answer,
         Err(_) => panic!("never: {what}"),
     }
+}
+
+/// A client by way of `client`, whose answers arrive only when `after`, given the method and path that were asked for,
+/// is done.
+pub(crate) fn delayed<F, D>(client: Client, after: F) -> Client
+where
+    F: Fn(Method, String) -> D + Clone + Send + Sync + 'static,
+    D: Future<Output = ()> + Send + 'static,
+{
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, after) = (client.clone(), after.clone());
+        async move {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let response = client.send(request).await;
+            after(method, path).await;
+            response
+        }
+    });
+    Client::new(service, namespace)
 }

@@ -48,26 +48,29 @@ impl EventSink {
 
     /// Writes events until `shutdown`, then, for a moment, those that still wait.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        let out_of_time = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            () = self.write_all(&shutdown) => {}
+            () = out_of_time => tracing::debug!("no time to write the last events"),
+        }
+    }
+
+    /// Ends when nothing waits and nothing more can come.
+    async fn write_all(&mut self, shutdown: &CancellationToken) {
         loop {
             let note = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => break,
                 note = self.notes.recv() => note,
+                () = shutdown.cancelled(), if !self.notes.is_closed() => {
+                    self.notes.close();
+                    continue;
+                }
             };
             let Some(note) = note else { return };
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = self.write(&note) => {}
-            }
-        }
-        self.notes.close();
-        let rest = async {
-            while let Some(note) = self.notes.recv().await {
-                self.write(&note).await;
-            }
-        };
-        if tokio::time::timeout(LAST_WORDS, rest).await.is_err() {
-            tracing::debug!("no time to write the last events");
+            self.write(&note).await;
         }
     }
 
