@@ -83,9 +83,12 @@ impl Manager {
         self.ready.clone()
     }
 
-    /// Runs until `shutdown`, or, should leadership be lost for good, never longer than the process.
+    /// Runs until `shutdown`; then each worker finishes the key it is at.
     ///
-    /// On the way out the workers finish the key they are at.
+    /// With leader election the workers run only while the elector leads. When leadership is lost, each finishes the
+    /// key it is at and then stops; what is queued stays queued, and events go on to be collected. The elector
+    /// contends for the Lease again, and once it leads, workers start anew. So losing leadership never ends this
+    /// function. At `shutdown` the Lease is held until the workers have stopped, and is released then.
     pub async fn run(self, shutdown: CancellationToken) {
         let Manager {
             informers,
@@ -106,8 +109,12 @@ impl Manager {
             informer_tasks.spawn(informers.run(informers_stop.clone()));
         }
         let leading = leader.as_ref().map(LeaderElector::leadership);
+        // Released last: nobody else may lead while a worker is still at a key.
+        let elector_stop = CancellationToken::new();
+        let _stop_elector = elector_stop.clone().drop_guard();
+        let mut elector_tasks = JoinSet::new();
         if let Some(elector) = leader {
-            tasks.spawn(elector.run(stop.clone()));
+            elector_tasks.spawn(elector.run(elector_stop.clone()));
         }
         let each = lines
             .iter()
@@ -127,6 +134,8 @@ impl Manager {
                 tracing::error!(%error, "a controller's task failed");
             }
         }
+        elector_stop.cancel();
+        while elector_tasks.join_next().await.is_some() {}
         informers_stop.cancel();
         while informer_tasks.join_next().await.is_some() {}
     }
