@@ -147,16 +147,22 @@ impl ReplicaSetController {
         let template = set.spec.template.as_ref()?;
         let pod = plan::pod_from_template(set, template);
         let api = self.api::<Pod>(key.namespace());
-        let (mut left, mut batch) = (missing, 1);
+        let (mut left, mut doubling) = (missing, 1);
         while left > 0 {
-            let size = batch.min(left);
+            let size = doubling.min(left);
             let parameters = PostParams::default();
-            let results = join_all((0..size).map(|_| api.create(&parameters, &pod))).await;
+            let batch = self.expectations.batch(key);
+            let results = join_all((0..size).map(|_| async {
+                let created = api.create(&parameters, &pod).await?;
+                batch.created(created.metadata.uid.as_deref().unwrap_or_default());
+                Ok(created)
+            }))
+            .await;
+            drop(batch);
             let mut failed = None;
             for result in results {
                 match result {
                     Ok(created) => {
-                        self.expectations.created(key, &created.uid().unwrap_or_default());
                         let message = format!("Created pod: {}", created.name_any());
                         self.recorder.event(
                             &events::reference(set),
@@ -183,15 +189,16 @@ impl ReplicaSetController {
             if failed.is_some() {
                 return failed;
             }
-            (left, batch) = (left - size, size * 2);
+            (left, doubling) = (left - size, size * 2);
         }
         None
     }
 
     async fn delete(&self, key: &NamespacedName, set: &ReplicaSet, surplus: &[Arc<Pod>]) -> Option<Failure> {
         let api = self.api::<Pod>(key.namespace());
+        let batch = self.expectations.batch(key);
         let results = join_all(surplus.iter().map(|pod| {
-            let api = &api;
+            let (api, batch) = (&api, &batch);
             async move {
                 let parameters = DeleteParams {
                     preconditions: Some(kube::api::Preconditions {
@@ -200,15 +207,19 @@ impl ReplicaSetController {
                     }),
                     ..DeleteParams::default()
                 };
-                (pod, api.delete(&pod.name_any(), &parameters).await)
+                let result = api.delete(&pod.name_any(), &parameters).await;
+                if result.is_ok() {
+                    batch.deleted(pod.metadata.uid.as_deref().unwrap_or_default());
+                }
+                (pod, result)
             }
         }))
         .await;
+        drop(batch);
         let mut failed = None;
         for (pod, result) in results {
             match result {
                 Ok(_) => {
-                    self.expectations.deleted(key, &pod.uid().unwrap_or_default());
                     self.recorder.event(
                         &events::reference(set),
                         EventType::Normal,
@@ -275,7 +286,7 @@ impl Controller for ReplicaSetController {
 
     fn watches(&self, watches: &mut Watches) {
         watches.own(&self.sets);
-        watches.owned(&self.pods, "apps", "ReplicaSet");
+        // Before the owner is queued: a worker that takes it at once must not wait for what is gone.
         let (sets, expectations) = (self.sets.clone(), Arc::clone(&self.expectations));
         watches.mapped(&self.pods, move |event| {
             if let Event::Deleted(pod) = event
@@ -286,6 +297,7 @@ impl Controller for ReplicaSetController {
             }
             orphans_owners(&sets, event)
         });
+        watches.owned(&self.pods, "apps", "ReplicaSet");
     }
 
     async fn reconcile(&self, key: &NamespacedName) -> Result<Outcome, ReconcileError> {
@@ -302,27 +314,29 @@ impl Controller for ReplicaSetController {
                 pod.metadata.deletion_timestamp.is_some(),
             )
         });
-        let may_act = self.expectations.fulfilled(key, shown);
+        let still_to_wait = self.expectations.still_to_wait(key, shown);
         let claimed = self.claim(&set, &selector).await?;
         let (active, ended): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|pod| plan::is_active(pod));
         let terminating = ended
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_some())
             .count();
-        let failure = if may_act && set.metadata.deletion_timestamp.is_none() {
+        let failure = if still_to_wait.is_none() && set.metadata.deletion_timestamp.is_none() {
             self.step(key, &set, &active).await
         } else {
             None
         };
         let report = status::report(&set, &active, terminating, failure.as_ref(), Timestamp::now());
         self.write_status(&set, report.status).await?;
-        match (failure, report.again_in) {
-            (Some(failure), _) => Err(failure.message.into()),
-            (None, Some(seconds)) => Ok(Outcome::RequeueAfter(Duration::from_secs(
-                u64::try_from(seconds).unwrap_or_default().max(1),
-            ))),
-            (None, None) => Ok(Outcome::Done),
+        if let Some(failure) = failure {
+            return Err(failure.message.into());
         }
+        let again_in = report
+            .again_in
+            .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default().max(1)));
+        // Should the event be lost, nothing else would wake the set.
+        let soonest = [again_in, still_to_wait].into_iter().flatten().min();
+        Ok(soonest.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
 }
 
@@ -340,4 +354,42 @@ fn orphans_owners(sets: &Informer<ReplicaSet>, event: &Event<Pod>) -> Vec<Namesp
             .is_ok_and(|selector| selector.matches_option(pod.metadata.labels.as_ref()))
     });
     matching.map(|set| NamespacedName::of(&**set)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orch_api::testkit::TestServer;
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    #[tokio::test]
+    async fn a_set_whose_events_are_outstanding_is_looked_at_again() {
+        let server = TestServer::start().await;
+        let sets: Api<ReplicaSet> = Api::default_namespaced(server.client());
+        let set = json!({"metadata": {"name": "web"}, "spec": {"replicas": 1,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+        let set: ReplicaSet = serde_json::from_value(set).unwrap();
+        sets.create(&PostParams::default(), &set).await.unwrap();
+        let informers = Informers::new(server.client());
+        let controller = ReplicaSetController::new(&informers, EventRecorder::discarding());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(informers.clone().run(stop.clone()));
+        informers.synced().await;
+
+        let key = NamespacedName::new("default", "web");
+        controller.expectations.batch(&key).created("never shown");
+        let outcome = controller.reconcile(&key).await.unwrap();
+        let Outcome::RequeueAfter(delay) = outcome else {
+            panic!("must be looked at again, not {outcome:?}")
+        };
+        assert!(delay <= Duration::from_secs(300), "{delay:?}");
+        let pods: Api<Pod> = Api::default_namespaced(server.client());
+        let pods = pods.list(&kube::api::ListParams::default()).await.unwrap();
+        assert!(pods.items.is_empty(), "nothing is created meanwhile");
+        stop.cancel();
+        running.await.unwrap();
+    }
 }
