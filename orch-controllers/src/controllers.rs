@@ -52,7 +52,7 @@ pub enum Kind {
     NodeIpam,
     /// Deletes what has lost its owners.
     GarbageCollector,
-    /// Deletes pods whose node is gone.
+    /// Deletes pods that no node agent will: their node is gone or was never chosen, or too many have ended.
     PodGc,
 }
 
@@ -100,6 +100,7 @@ pub struct ControllersBuilder {
     root_ca: Option<Arc<str>>,
     pod_ranges: Vec<(Cidr, u8)>,
     node_grace: Option<Duration>,
+    terminated_pods: Option<usize>,
     leader_identity: Option<String>,
 }
 
@@ -147,6 +148,12 @@ impl ControllersBuilder {
     /// How long a node may be silent. Default 40 s.
     pub fn node_grace(mut self, grace: Duration) -> Self {
         self.node_grace = Some(grace);
+        self
+    }
+
+    /// How many pods that ran to their end are kept. Default 12500; 0 keeps all of them.
+    pub fn terminated_pod_threshold(mut self, threshold: usize) -> Self {
+        self.terminated_pods = Some(threshold);
         self
     }
 
@@ -250,7 +257,13 @@ impl Assembly {
                     &settings.pod_ranges,
                 )?)
             }
-            Kind::PodGc => Arc::new(PodGcController::new(&informers)),
+            Kind::PodGc => {
+                let controller = PodGcController::new(&informers);
+                Arc::new(match settings.terminated_pods {
+                    Some(threshold) => controller.terminated_pod_threshold(threshold),
+                    None => controller,
+                })
+            }
             // Not a controller of one kind: it runs beside the manager.
             Kind::GarbageCollector => return Ok(()),
         };
@@ -293,6 +306,7 @@ impl Controllers {
             root_ca: None,
             pod_ranges: Vec::new(),
             node_grace: None,
+            terminated_pods: None,
             leader_identity: None,
         }
     }
@@ -337,12 +351,18 @@ impl Controllers {
                 () = stop.cancelled() => {}
             }
         });
-        self.manager.run(shutdown).await;
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a part of the controllers failed");
+        // The manager has the Lease, which is not to be released while the collector is still at work.
+        let manager_stop = CancellationToken::new();
+        let others = async {
+            shutdown.cancelled().await;
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a part of the controllers failed");
+                }
             }
-        }
+            manager_stop.cancel();
+        };
+        tokio::join!(self.manager.run(manager_stop.clone()), others);
         sinks_stop.cancel();
         while sinks.join_next().await.is_some() {}
     }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use common::{Cluster, eventually};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, ServiceAccount};
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use orch_controllers::Kind;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use orch_api::testkit::TestServer;
+use orch_controllers::{Controllers, Kind};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_is_furnished_and_emptied() {
@@ -180,4 +182,94 @@ async fn a_node_that_renews_its_lease_is_left_alone() {
     .await;
     let alive = nodes.get("alive").await.unwrap();
     assert_eq!(unreachable(&alive), 0, "{:?}", alive.spec);
+}
+
+fn pod(name: &str) -> Pod {
+    serde_json::from_value(
+        json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+    )
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_no_agent_will_remove_are_removed() {
+    let server = TestServer::start().await;
+    let pods: Api<Pod> = Api::default_namespaced(server.client());
+    let nodes: Api<Node> = Api::all(server.client());
+    let mut broken = node("n1");
+    broken.spec = serde_json::from_value(json!({"taints": [
+        {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}))
+    .unwrap();
+    nodes.create(&PostParams::default(), &broken).await.unwrap();
+    nodes.create(&PostParams::default(), &node("n2")).await.unwrap();
+    for (name, on, finalizer) in [
+        ("waits", "", true),
+        ("broken", "n1", false),
+        ("fine", "n2", false),
+    ] {
+        let mut pod = pod(name);
+        pod.spec.as_mut().unwrap().node_name = (!on.is_empty()).then(|| on.to_owned());
+        pod.metadata.finalizers = finalizer.then(|| vec!["example.com/held".to_owned()]);
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+        pods.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let controllers = Controllers::builder(server.client())
+        .only([Kind::PodGc])
+        .build()
+        .unwrap();
+    let (ready, stop) = (controllers.ready(), CancellationToken::new());
+    let running = tokio::spawn(controllers.run(stop.clone()));
+    ready.wait().await;
+    eventually("the pod of the node that is out of service is gone", || async {
+        pods.get_opt("broken").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    let unbound = eventually("the pod that was never bound has failed", || async {
+        let pod = pods.get("waits").await.unwrap();
+        let status = pod.status.clone().unwrap_or_default();
+        (status.phase.as_deref() == Some("Failed")).then_some(pod)
+    })
+    .await;
+    assert!(unbound.metadata.deletion_timestamp.is_some());
+    let fine = pods.get("fine").await.unwrap();
+    assert_eq!(fine.status.unwrap().phase.as_deref(), Some("Pending"));
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_ended_are_kept_up_to_a_threshold() {
+    let server = TestServer::start().await;
+    let controllers = Controllers::builder(server.client())
+        .only([Kind::PodGc])
+        .terminated_pod_threshold(2)
+        .build()
+        .unwrap();
+    let (ready, stop) = (controllers.ready(), CancellationToken::new());
+    let running = tokio::spawn(controllers.run(stop.clone()));
+    ready.wait().await;
+    let pods: Api<Pod> = Api::default_namespaced(server.client());
+    pods.create(&PostParams::default(), &pod("runs")).await.unwrap();
+    for name in ["a", "b", "c", "d"] {
+        pods.create(&PostParams::default(), &pod(name)).await.unwrap();
+    }
+    for (name, reason) in [
+        ("a", "Completed"),
+        ("b", "Completed"),
+        ("c", "Evicted"),
+        ("d", "Evicted"),
+    ] {
+        let status = json!({"status": {"phase": "Failed", "reason": reason}});
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .unwrap();
+    }
+    eventually("the evicted ones are gone", || async {
+        let pods = pods.list(&ListParams::default()).await.unwrap().items;
+        let names: Vec<_> = pods.iter().map(ResourceExt::name_any).collect();
+        (names == ["a", "b", "runs"]).then_some(())
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
 }
