@@ -4,13 +4,23 @@
 
 mod common;
 
-use common::{Cluster, eventually};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{Cluster, delayed, eventually};
+use http::Method;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use orch_api::testkit::TestServer;
+use orch_controllers::garbage_collector::GarbageCollector;
+use orch_controllers::{Controllers, Kind};
 use serde_json::json;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 fn deployment(image: &str) -> Deployment {
     serde_json::from_value(json!({
@@ -252,4 +262,170 @@ async fn what_a_deployment_owned_goes_with_it() {
         gone.then_some(())
     })
     .await;
+}
+
+fn replica_set() -> ReplicaSet {
+    serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": "one"}]},
+            },
+        },
+    }))
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_goes_before_its_creation_is_answered_is_replaced() {
+    let server = TestServer::start().await;
+    let pods: Api<Pod> = Api::default_namespaced(server.client());
+    let first = Arc::new(AtomicBool::new(true));
+    let deleting = pods.clone();
+    let client = delayed(server.client(), move |method, path| {
+        let (pods, first) = (deleting.clone(), Arc::clone(&first));
+        async move {
+            let creation = method == Method::POST && path.ends_with("/pods");
+            if creation && first.swap(false, Ordering::AcqRel) {
+                let created = pods.list(&ListParams::default()).await.unwrap().items.remove(0);
+                let now = DeleteParams::default().grace_period(0);
+                pods.delete(&created.name_any(), &now).await.unwrap();
+                // Long enough for the controller's informer to hear of it.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    });
+    let controllers = Controllers::builder(client)
+        .only([Kind::ReplicaSet])
+        .build()
+        .unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(controllers.run(stop.clone()));
+    let sets: Api<ReplicaSet> = Api::default_namespaced(server.client());
+    sets.create(&PostParams::default(), &replica_set()).await.unwrap();
+    eventually("another pod is made", || async {
+        let status = sets.get("web").await.unwrap().status?;
+        let pods = pods.list(&ListParams::default()).await.unwrap().items;
+        (status.replicas == 1 && pods.len() == 1).then_some(())
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_collector_finishes_what_it_is_at_when_it_stops() {
+    let server = TestServer::start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client());
+    let owner: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owner"}})).unwrap();
+    let owner = maps.create(&PostParams::default(), &owner).await.unwrap();
+    let child: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "child", "ownerReferences": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid()}]}}))
+    .unwrap();
+    maps.create(&PostParams::default(), &child).await.unwrap();
+
+    let (reached, go) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+    let (at, wait) = (Arc::clone(&reached), Arc::clone(&go));
+    let client = delayed(server.client(), move |method, _| {
+        let (at, wait) = (Arc::clone(&at), Arc::clone(&wait));
+        async move {
+            if method == Method::PATCH {
+                at.notify_one();
+                drop(wait.acquire().await);
+            }
+        }
+    });
+    let collector = GarbageCollector::new(client);
+    let ready = collector.ready();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(collector.run(stop.clone()));
+    ready.wait().await;
+    maps.delete("owner", &DeleteParams::orphan()).await.unwrap();
+    reached.notified().await;
+    stop.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    go.add_permits(10);
+    running.await.unwrap();
+    assert!(
+        maps.get_opt("owner").await.unwrap().is_none(),
+        "the finalizer is removed"
+    );
+    assert!(maps.get("child").await.unwrap().owner_references().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_deleted_in_the_foreground_takes_dependents_that_do_not_block_it() {
+    let server = TestServer::start().await;
+    let controllers = Controllers::builder(server.client())
+        .only([Kind::GarbageCollector])
+        .build()
+        .unwrap();
+    let ready = controllers.ready();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(controllers.run(stop.clone()));
+    ready.wait().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client());
+    // Keeps the owner waiting.
+    let held = json!({"finalizers": ["example.com/held"]});
+    let owner: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owner"}})).unwrap();
+    let owner = maps.create(&PostParams::default(), &owner).await.unwrap();
+    let reference = |blocks: bool| {
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid(),
+            "blockOwnerDeletion": blocks}])
+    };
+    for (name, blocks, finalizers) in [("blocks", true, &held["finalizers"]), ("free", false, &json!([]))] {
+        let child: ConfigMap = serde_json::from_value(json!({"metadata": {
+            "name": name, "ownerReferences": reference(blocks), "finalizers": finalizers}}))
+        .unwrap();
+        maps.create(&PostParams::default(), &child).await.unwrap();
+    }
+    maps.delete("owner", &DeleteParams::foreground()).await.unwrap();
+    eventually("the dependent that does not block goes, too", || async {
+        maps.get_opt("free").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert!(
+        maps.get_opt("owner").await.unwrap().is_some(),
+        "waits for the other one"
+    );
+    let release = json!({"metadata": {"finalizers": []}});
+    maps.patch("blocks", &PatchParams::default(), &Patch::Merge(release))
+        .await
+        .unwrap();
+    eventually("the owner goes last", || async {
+        maps.get_opt("owner").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_in_another_namespace_is_none() {
+    let server = TestServer::start().await;
+    let client = server.client();
+    let owners: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let owner: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owner"}})).unwrap();
+    let owner = owners.create(&PostParams::default(), &owner).await.unwrap();
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let reference = |uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid});
+    // The second reference has the collector look at the object at all.
+    let child: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "child", "ownerReferences": [
+        reference(&owner.uid().unwrap()), reference("00000000-0000-0000-0000-000000000000")]}}))
+    .unwrap();
+    maps.create(&PostParams::default(), &child).await.unwrap();
+    let controllers = Controllers::builder(client)
+        .only([Kind::GarbageCollector])
+        .build()
+        .unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(controllers.run(stop.clone()));
+    eventually("the dependent is collected", || async {
+        maps.get_opt("child").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
 }

@@ -34,6 +34,9 @@ use verdict::{OwnerState, Verdict};
 
 const WORKERS: usize = 4;
 
+/// Time to finish what is being worked at when the program stops.
+const LAST_ITEMS: Duration = Duration::from_secs(5);
+
 /// How often resources that came later are looked for.
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(60);
 
@@ -82,16 +85,21 @@ impl GarbageCollector {
         self.shared.ready.clone()
     }
 
-    /// Collects until `shutdown`.
+    /// Collects until `shutdown`; then each worker finishes the object it is at, for which it has five seconds.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut tasks = JoinSet::new();
+        let mut watches = JoinSet::new();
+        watches.spawn(Arc::clone(&self.shared).watch_all());
+        let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
-            tasks.spawn(Arc::clone(&self.shared).work());
+            workers.spawn(Arc::clone(&self.shared).work(shutdown.clone()));
         }
-        tasks.spawn(Arc::clone(&self.shared).watch_all());
         shutdown.cancelled().await;
-        self.shared.queue.shut_down();
-        tasks.shutdown().await;
+        watches.shutdown().await;
+        let finished = async { while workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_ITEMS, finished).await.is_err() {
+            tracing::debug!("no time to finish what was being collected");
+            workers.shutdown().await;
+        }
     }
 }
 
@@ -205,8 +213,14 @@ impl Shared {
         }
     }
 
-    async fn work(self: Arc<Self>) {
-        while let Some(item) = self.queue.get().await {
+    async fn work(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            let item = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                item = self.queue.get() => item,
+            };
+            let Some(item) = item else { return };
             let done = match &*item {
                 Work::Check(uid) => self.check(uid).await,
                 Work::Orphan(uid) => self.orphan(uid).await,
@@ -309,20 +323,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Looks at an owner. What cannot be looked at is an error, never taken for absent.
+    /// Looks at an owner. What cannot be looked at is an error, never taken for absent. As upstream has it, an owner
+    /// waits when it is deleted in the foreground, whether or not the reference blocks that: what does not block goes,
+    /// too, but is not waited for.
     async fn state_of(
         &self,
         reference: &OwnerReference,
         namespace: &str,
     ) -> Result<OwnerState, ReconcileError> {
-        if let Some(node) = self.graph.lock().get(&reference.uid) {
-            return Ok(
-                if node.foreground && reference.block_owner_deletion == Some(true) {
-                    OwnerState::Waiting
-                } else {
-                    OwnerState::Solid
-                },
-            );
+        if let Some(state) = self.state_in_graph(reference, namespace) {
+            return Ok(state);
         }
         let group = owner::group_of(&reference.api_version);
         let found = {
@@ -352,6 +362,26 @@ impl Shared {
                 OwnerState::Waiting
             }
             Some(_) => OwnerState::Solid,
+        })
+    }
+
+    /// What the graph knows of an owner. One that is elsewhere than the reference says is for the server to judge: a
+    /// reference never leads into another namespace.
+    fn state_in_graph(&self, reference: &OwnerReference, namespace: &str) -> Option<OwnerState> {
+        let (place, foreground) = {
+            let graph = self.graph.lock();
+            let node = graph.get(&reference.uid)?;
+            (node.place.clone(), node.foreground)
+        };
+        let resources = self.resources.lock();
+        let found = resources.get(place.resource)?;
+        let meant = found.resource.group == owner::group_of(&reference.api_version)
+            && found.resource.kind == reference.kind
+            && place.name == reference.name
+            && (!found.namespaced || place.namespace == namespace);
+        meant.then_some(match foreground {
+            true => OwnerState::Waiting,
+            false => OwnerState::Solid,
         })
     }
 
