@@ -39,12 +39,14 @@ pub(crate) fn prepare_create(metadata: &mut ObjectMeta, namespace: &str) {
     metadata.deletion_grace_period_seconds = None;
     metadata.self_link = None;
     metadata.resource_version = None;
+    drop_empty(metadata);
 }
 
 /// Keeps what only the server decides when an object changes; what the client left out stays as it was.
 pub(crate) fn prepare_update(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.generation = old.generation;
     new.self_link = None;
+    drop_empty(new);
     if new.generate_name.is_none() {
         new.generate_name.clone_from(&old.generate_name);
     }
@@ -55,6 +57,14 @@ pub(crate) fn prepare_update(new: &mut ObjectMeta, old: &ObjectMeta) {
         &mut new.deletion_grace_period_seconds,
         &old.deletion_grace_period_seconds,
     );
+}
+
+/// Go knows no difference between an empty collection and none, and writes neither.
+fn drop_empty(metadata: &mut ObjectMeta) {
+    metadata.labels.take_if(|labels| labels.is_empty());
+    metadata.annotations.take_if(|annotations| annotations.is_empty());
+    metadata.finalizers.take_if(|finalizers| finalizers.is_empty());
+    metadata.owner_references.take_if(|owners| owners.is_empty());
 }
 
 fn keep_if_absent<T: Clone>(new: &mut Option<T>, old: &Option<T>) {

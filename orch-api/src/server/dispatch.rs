@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use orch_core::status::{ApiError, Reason};
 
-use super::{BoxError, discovery, health, identity, object};
+use super::{BoxError, discovery, health, identity, impersonation, object};
 use crate::authz::{Attributes, Decision, refusal};
 use crate::context::Context;
 use crate::http::body::Body;
@@ -60,6 +60,7 @@ where
     B::Error: Into<BoxError>,
 {
     let user = identity::of_request(user, &parts.headers)?;
+    let user = impersonation::effective(context, user, &parts.headers).await?;
     let route = route(parts.uri.path());
     let query = Query::parse(parts.uri.query());
     let attributes = attributes(&parts.method, &route, parts.uri.path(), &query);
@@ -80,7 +81,11 @@ where
     }
 }
 
-async fn authorize(context: &Context, user: &UserInfo, attributes: &Attributes) -> Result<(), ApiError> {
+pub(super) async fn authorize(
+    context: &Context,
+    user: &UserInfo,
+    attributes: &Attributes,
+) -> Result<(), ApiError> {
     match context.authorizer.authorize(user, attributes).await {
         Decision::Allow => Ok(()),
         Decision::Deny(why) => Err(refusal(user, attributes, &why)),

@@ -5,6 +5,7 @@ mod discovery;
 mod dispatch;
 mod health;
 mod identity;
+mod impersonation;
 mod object;
 mod reviews;
 
