@@ -9,7 +9,7 @@ use crate::placement::{self, Scratch};
 use crate::policy::{FailedAttempt, Permit, PostFilter, Rejection};
 use crate::profile::{PolicySet, Profile, ProfileError, check_all};
 use crate::queue::{QueueContext, QueueLengths, QueueTimes, QueuedPod, SchedulingQueue};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +129,20 @@ impl Engine {
     pub fn remove_node(&mut self, name: &str, now: Duration) {
         if let Some(old) = self.cluster.remove_node(name) {
             self.tell(&ClusterEvent::node_deleted(&old), now);
+        }
+    }
+
+    /// A namespace appeared or changed.
+    pub fn set_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>, now: Duration) {
+        if self.cluster.set_namespace(name, labels) {
+            self.tell(&ClusterEvent::Namespace { name }, now);
+        }
+    }
+
+    /// A namespace went away.
+    pub fn remove_namespace(&mut self, name: &str, now: Duration) {
+        if self.cluster.remove_namespace(name) {
+            self.tell(&ClusterEvent::Namespace { name }, now);
         }
     }
 

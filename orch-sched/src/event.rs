@@ -38,8 +38,10 @@ impl EventSet {
     pub const POD_GATES_ELIMINATED: Self = Self(1 << 12);
     /// A pod changed otherwise.
     pub const POD_UPDATE: Self = Self(1 << 13);
+    /// A namespace appeared or went away, or its labels changed.
+    pub const NAMESPACE: Self = Self(1 << 14);
     /// Every event.
-    pub const ALL: Self = Self((1 << 14) - 1);
+    pub const ALL: Self = Self((1 << 15) - 1);
 
     /// True when the two have a kind in common.
     #[must_use]
@@ -94,6 +96,11 @@ pub enum ClusterEvent<'a> {
         old: Option<&'a PodInfo>,
         /// The pod now; none when it is gone.
         new: Option<&'a PodInfo>,
+    },
+    /// Something about a namespace: [`EventSet::NAMESPACE`].
+    Namespace {
+        /// The namespace's name.
+        name: &'a str,
     },
 }
 
@@ -165,6 +172,7 @@ impl<'a> ClusterEvent<'a> {
     pub fn kinds(&self) -> EventSet {
         match self {
             Self::Node { kinds, .. } | Self::Pod { kinds, .. } => *kinds,
+            Self::Namespace { .. } => EventSet::NAMESPACE,
         }
     }
 }

@@ -109,18 +109,22 @@ impl Profile {
         }
     }
 
-    /// The default scheduler with upstream's default policies and weights, as far as they are built.
+    /// The default scheduler with upstream's default policies and weights, as far as they are built. Pods that ask for what is not
+    /// are held back by [`NotBuiltYet`](policies::NotBuiltYet).
     #[must_use]
     pub fn upstream() -> Self {
         Self::new(DEFAULT_SCHEDULER_NAME)
             .policy(policies::SchedulingGates)
             .policy(policies::PrioritySort)
+            .policy(policies::NotBuiltYet)
             .policy(policies::NodeUnschedulable)
             .policy(policies::NodeName)
             .weighted(policies::TaintToleration, 3)
             .weighted(policies::NodeAffinity::default(), 2)
             .policy(policies::NodePorts)
             .policy(policies::NodeResourcesFit::default())
+            .weighted(policies::PodTopologySpread, 2)
+            .weighted(policies::InterPodAffinity::default(), 2)
             .policy(policies::NodeResourcesBalancedAllocation::default())
     }
 

@@ -3,7 +3,8 @@
 use crate::object::{NodeInfo, PodInfo, SlimContainer, SlimNode, SlimPod};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// A node with 4 cores, 32 GiB of memory, 100 GiB of ephemeral storage and room for 110 pods.
@@ -253,6 +254,51 @@ impl PodBuilder {
         self
     }
 
+    /// Requires pods to be near.
+    pub fn pod_affinity(mut self, term: core::PodAffinityTerm) -> Self {
+        let near = self.affinity().pod_affinity.get_or_insert_default();
+        let terms = &mut near.required_during_scheduling_ignored_during_execution;
+        terms.get_or_insert_default().push(term);
+        self
+    }
+
+    /// Requires pods not to be near.
+    pub fn pod_anti_affinity(mut self, term: core::PodAffinityTerm) -> Self {
+        let far = self.affinity().pod_anti_affinity.get_or_insert_default();
+        let terms = &mut far.required_during_scheduling_ignored_during_execution;
+        terms.get_or_insert_default().push(term);
+        self
+    }
+
+    /// Prefers pods to be near.
+    pub fn preferred_pod_affinity(mut self, weight: i32, term: core::PodAffinityTerm) -> Self {
+        let near = self.affinity().pod_affinity.get_or_insert_default();
+        let terms = &mut near.preferred_during_scheduling_ignored_during_execution;
+        terms.get_or_insert_default().push(weighted(weight, term));
+        self
+    }
+
+    /// Prefers pods not to be near.
+    pub fn preferred_pod_anti_affinity(mut self, weight: i32, term: core::PodAffinityTerm) -> Self {
+        let far = self.affinity().pod_anti_affinity.get_or_insert_default();
+        let terms = &mut far.preferred_during_scheduling_ignored_during_execution;
+        terms.get_or_insert_default().push(weighted(weight, term));
+        self
+    }
+
+    /// Adds a topology spread constraint.
+    pub fn spread(mut self, constraint: core::TopologySpreadConstraint) -> Self {
+        let constraints = &mut self.0.spec.topology_spread_constraints;
+        constraints.get_or_insert_default().push(constraint);
+        self
+    }
+
+    /// Marks the pod as being deleted.
+    pub fn terminating(mut self) -> Self {
+        self.0.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        self
+    }
+
     /// Tolerates taints; empty texts stand for unset fields.
     pub fn toleration(mut self, key: &str, operator: &str, value: &str, effect: &str) -> Self {
         let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -273,13 +319,58 @@ impl PodBuilder {
         PodInfo::from(&self.0)
     }
 
+    fn affinity(&mut self) -> &mut core::Affinity {
+        self.0.spec.affinity.get_or_insert_default()
+    }
+
     fn node_affinity(&mut self) -> &mut core::NodeAffinity {
-        self.0
-            .spec
-            .affinity
-            .get_or_insert_default()
-            .node_affinity
-            .get_or_insert_default()
+        self.affinity().node_affinity.get_or_insert_default()
+    }
+}
+
+fn weighted(weight: i32, pod_affinity_term: core::PodAffinityTerm) -> core::WeightedPodAffinityTerm {
+    core::WeightedPodAffinityTerm {
+        weight,
+        pod_affinity_term,
+    }
+}
+
+/// A label selector of equalities.
+#[must_use]
+pub fn selector(labels: &[(&str, &str)]) -> LabelSelector {
+    let owned = labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    LabelSelector {
+        match_labels: Some(owned.collect()),
+        ..LabelSelector::default()
+    }
+}
+
+/// A pod affinity term about pods of the same namespace with those labels.
+#[must_use]
+pub fn pod_term(topology_key: &str, labels: &[(&str, &str)]) -> core::PodAffinityTerm {
+    core::PodAffinityTerm {
+        label_selector: Some(selector(labels)),
+        topology_key: topology_key.to_owned(),
+        ..core::PodAffinityTerm::default()
+    }
+}
+
+/// A topology spread constraint on pods with those labels. `when` is `DoNotSchedule` or `ScheduleAnyway`.
+#[must_use]
+pub fn spread(
+    max_skew: i32,
+    topology_key: &str,
+    when: &str,
+    labels: &[(&str, &str)],
+) -> core::TopologySpreadConstraint {
+    core::TopologySpreadConstraint {
+        label_selector: Some(selector(labels)),
+        max_skew,
+        topology_key: topology_key.to_owned(),
+        when_unsatisfiable: when.to_owned(),
+        ..core::TopologySpreadConstraint::default()
     }
 }
 

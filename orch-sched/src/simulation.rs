@@ -6,6 +6,7 @@ use crate::engine::{Decision, Engine};
 use crate::object::{NodeInfo, PodInfo};
 use crate::profile::{Profile, ProfileError};
 use crate::queue::QueueTimes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,11 @@ impl Simulation {
     /// Takes a node away.
     pub fn remove_node(&mut self, name: &str) {
         self.engine.remove_node(name, self.now);
+    }
+
+    /// Adds a namespace, or changes its labels; pod affinity may select by them.
+    pub fn add_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>) {
+        self.engine.set_namespace(name, labels, self.now);
     }
 
     /// Adds a pod: to its node if it has one, else to those that [`run`](Self::run) places.

@@ -5,6 +5,8 @@ use crate::event::ClusterEvent;
 use crate::object::PodInfo;
 use crate::policy::{Hint, MAX_NODE_SCORE, PreFilter, PreScore, Rejection, SchedulerPolicy};
 use crate::sample::{self, NodeBuilder, PodBuilder, node, pod};
+use k8s_openapi::api::core::v1 as core;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a policy says about each node for a pod, on an otherwise empty cluster.
@@ -224,10 +226,18 @@ pub fn random_cluster(random: &mut fastrand::Rng) -> Cluster {
     let pods: Vec<_> = (0..random.usize(..150))
         .map(|i| {
             let node = random.usize(..nodes.len());
-            random_pod(random, &format!("p{i}")).on(&format!("n{node}"))
+            let pod = random_pod(random, &format!("p{i}")).on(&format!("n{node}"));
+            if random.u8(..8) == 0 {
+                pod.terminating()
+            } else {
+                pod
+            }
         })
         .collect();
-    cluster_of(&nodes, &pods)
+    let mut cluster = cluster_of(&nodes, &pods);
+    let team = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
+    cluster.set_namespace(["default", "other"][random.usize(..2)], &team);
+    cluster
 }
 
 /// A node with random resources, labels and taints.
@@ -258,7 +268,7 @@ pub fn random_node(random: &mut fastrand::Rng, name: &str) -> NodeBuilder {
     }
 }
 
-/// A pod with random requests, ports, tolerations and node affinity.
+/// A pod with random requests, ports, tolerations, affinity and topology spread constraints.
 pub fn random_pod(random: &mut fastrand::Rng, name: &str) -> PodBuilder {
     let mut pod = pod(name).priority(random.i32(0..3));
     if random.bool() {
@@ -294,10 +304,84 @@ pub fn random_pod(random: &mut fastrand::Rng, name: &str) -> PodBuilder {
     for _ in 0..random.usize(..3) {
         pod = pod.preferred_node_affinity(random.i32(1..100), random_term(random));
     }
+    if random.u8(..4) == 0 {
+        pod = pod.namespace("other");
+    }
+    for key in ["app", "rev"] {
+        if random.u8(..3) != 0 {
+            pod = pod.label(key, &random.u32(..2).to_string());
+        }
+    }
+    with_random_neighbours(random, pod)
+}
+
+/// Adds random topology spread constraints, pod affinity and anti-affinity: none to most pods.
+fn with_random_neighbours(random: &mut fastrand::Rng, mut pod: PodBuilder) -> PodBuilder {
+    for when in ["DoNotSchedule", "ScheduleAnyway"] {
+        while random.u8(..6) == 0 {
+            pod = pod.spread(random_spread(random, when));
+        }
+    }
+    if random.u8(..8) == 0 {
+        pod = pod.pod_affinity(random_pod_term(random));
+    }
+    if random.u8(..10) == 0 {
+        pod = pod.pod_anti_affinity(random_pod_term(random));
+    }
+    while random.u8(..6) == 0 {
+        pod = pod.preferred_pod_affinity(random.i32(1..=100), random_pod_term(random));
+    }
+    while random.u8(..6) == 0 {
+        pod = pod.preferred_pod_anti_affinity(random.i32(1..=100), random_pod_term(random));
+    }
     pod
 }
 
-fn random_term(random: &mut fastrand::Rng) -> k8s_openapi::api::core::v1::NodeSelectorTerm {
+fn random_topology(random: &mut fastrand::Rng) -> &'static str {
+    match random.u8(..10) {
+        0..5 => "zone",
+        5..7 => "disk",
+        7..9 => "kubernetes.io/hostname",
+        _ => "nowhere",
+    }
+}
+
+fn random_labels(random: &mut fastrand::Rng) -> Vec<(&'static str, &'static str)> {
+    let all = [("app", "0"), ("app", "1"), ("rev", "0")];
+    all[random.usize(..3)..][..random.usize(..2)].to_vec()
+}
+
+fn random_spread(random: &mut fastrand::Rng, when: &str) -> core::TopologySpreadConstraint {
+    let policy = |random: &mut fastrand::Rng| {
+        let policies = [None, Some("Honor"), Some("Ignore")];
+        policies[random.usize(..3)].map(str::to_owned)
+    };
+    core::TopologySpreadConstraint {
+        node_affinity_policy: policy(random),
+        node_taints_policy: policy(random),
+        min_domains: (random.u8(..3) == 0).then(|| random.i32(1..4)),
+        match_label_keys: (random.u8(..3) == 0).then(|| vec!["rev".to_owned()]),
+        ..sample::spread(
+            random.i32(1..4),
+            random_topology(random),
+            when,
+            &random_labels(random),
+        )
+    }
+}
+
+fn random_pod_term(random: &mut fastrand::Rng) -> core::PodAffinityTerm {
+    let rev = |random: &mut fastrand::Rng| (random.u8(..4) == 0).then(|| vec!["rev".to_owned()]);
+    core::PodAffinityTerm {
+        match_label_keys: rev(random),
+        mismatch_label_keys: rev(random),
+        namespaces: (random.u8(..3) == 0).then(|| vec!["other".to_owned()]),
+        namespace_selector: (random.u8(..4) == 0).then(|| sample::selector(&[("team", "a")])),
+        ..sample::pod_term(random_topology(random), &random_labels(random))
+    }
+}
+
+fn random_term(random: &mut fastrand::Rng) -> core::NodeSelectorTerm {
     let cases: [(&str, &str, &[&str]); 8] = [
         ("zone", "In", &["0", "2"]),
         ("zone", "NotIn", &["1"]),

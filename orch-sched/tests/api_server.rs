@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Binding, Event, Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Binding, Event, Namespace, Node, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{Condition, await_condition};
@@ -480,4 +480,125 @@ async fn many_pods_are_bound_without_overcommitting_a_node() {
         counts.len() == 10 && counts.values().all(|count| *count == 10),
         "{counts:?}"
     );
+}
+
+/// A pod of the group `app=web`.
+async fn web(bed: &Bed, name: &str, extra: Value) {
+    let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    spec.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
+    let pod = json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": spec});
+    bed.pods()
+        .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())
+        .await
+        .unwrap();
+}
+
+async fn label_node(bed: &Bed, name: &str, key: &str, value: &str) {
+    let labels = Patch::Merge(json!({"metadata": {"labels": {key: value}}}));
+    bed.nodes()
+        .patch(name, &PatchParams::default(), &labels)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anti_affinity_gives_each_pod_a_node_of_its_own_and_the_third_waits() {
+    let bed = Bed::start().await;
+    for name in ["a", "b"] {
+        bed.node(name, "4", json!({})).await;
+        label_node(&bed, name, "kubernetes.io/hostname", name).await;
+    }
+    let apart = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]}}});
+    web(&bed, "first", apart.clone()).await;
+    web(&bed, "second", apart.clone()).await;
+    assert_ne!(bed.bound("first").await, bed.bound("second").await);
+    web(&bed, "third", apart).await;
+    bed.unschedulable(
+        "third",
+        "0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.",
+    )
+    .await;
+    web(&bed, "careless", json!({})).await;
+    bed.unschedulable(
+        "careless",
+        "0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.",
+    )
+    .await;
+    let free = bed.bound("first").await;
+    bed.pods()
+        .delete("careless", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    bed.pods()
+        .delete("first", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    assert_eq!(bed.bound("third").await, free);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topology_spread_keeps_zones_even_and_a_pod_that_would_not_waits() {
+    let bed = Bed::start().await;
+    bed.node("a", "4", json!({})).await;
+    bed.node("b", "4", json!({"unschedulable": true})).await;
+    label_node(&bed, "a", "zone", "x").await;
+    label_node(&bed, "b", "zone", "y").await;
+    let even = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}]});
+    web(&bed, "first", even.clone()).await;
+    assert_eq!(bed.bound("first").await, "a");
+    web(&bed, "second", even).await;
+    bed.unschedulable(
+        "second",
+        "0/2 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable.",
+    )
+    .await;
+    let open = Patch::Merge(json!({"spec": {"unschedulable": null}}));
+    bed.nodes()
+        .patch("b", &PatchParams::default(), &open)
+        .await
+        .unwrap();
+    assert_eq!(bed.bound("second").await, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn affinity_follows_the_labels_of_namespaces() {
+    let bed = Bed::start().await;
+    bed.node("n", "4", json!({})).await;
+    label_node(&bed, "n", "zone", "x").await;
+    web(&bed, "there", json!({})).await;
+    bed.bound("there").await;
+    let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}},
+            "namespaceSelector": {"matchLabels": {"team": "a"}}}]}}});
+    bed.pod("p", "1", near).await;
+    bed.unschedulable(
+        "p",
+        "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.",
+    )
+    .await;
+    let namespaces: Api<Namespace> = Api::all(bed.server.client());
+    let team = Patch::Merge(json!({"metadata": {"labels": {"team": "a"}}}));
+    namespaces
+        .patch("default", &PatchParams::default(), &team)
+        .await
+        .unwrap();
+    assert_eq!(bed.bound("p").await, "n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_asks_for_what_is_not_built_waits_and_is_told_so() {
+    let bed = Bed::start().await;
+    bed.node("n", "4", json!({})).await;
+    let volume = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    bed.pod("p", "1", volume).await;
+    bed.unschedulable(
+        "p",
+        "0/1 nodes are available: finding nodes for volumes of type persistentVolumeClaim is not built into this \
+         scheduler yet.",
+    )
+    .await;
 }

@@ -1,17 +1,20 @@
 //! The columns against a naive reference that looks at every raw object for every decision.
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Toleration};
-use orch_sched::object::{NodeInfo, PodInfo, PodKey, Taint, TaintEffect};
+use orch_sched::object::{
+    AffinityTerm, NodeInfo, PodInfo, PodKey, Spread, SpreadConstraint, Taint, TaintEffect,
+};
 use orch_sched::testkit::{random_node, random_pod};
 use orch_sched::{Cluster, Profile, Simulation, explain};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Every object as it is, and nothing derived.
 #[derive(Default)]
 struct Reference {
     nodes: BTreeMap<String, NodeInfo>,
     pods: BTreeMap<PodKey, (PodInfo, String)>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Reference {
@@ -59,6 +62,178 @@ impl Reference {
                 .iter()
                 .all(|(k, v)| node.labels.get(k) == Some(v))
             && required(pod).is_none_or(|terms| terms.iter().any(|term| matches(term, node)))
+            && self.spreads(pod, node)
+            && self.near_enough(pod, node)
+            && self.far_enough(pod, node)
+    }
+
+    /// Every pod that is on a known node, with that node.
+    fn placed(&self) -> impl Iterator<Item = (&PodInfo, &NodeInfo)> {
+        self.pods
+            .values()
+            .filter_map(|(pod, at)| Some((pod, self.nodes.get(at)?)))
+    }
+
+    fn about(&self, term: &AffinityTerm, pod: &PodInfo) -> bool {
+        let named = term.namespaces.contains(&pod.namespace);
+        let selected = term
+            .namespace_selector
+            .matches_option(self.namespaces.get(&pod.namespace));
+        term.selector.matches(&pod.labels) && (named || selected)
+    }
+
+    fn near_enough(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let Some(terms) = pod.pod_affinity.as_ref().map(|all| &all.required) else {
+            return true;
+        };
+        let all_about = |other: &PodInfo| terms.iter().all(|term| self.about(term, other));
+        let friend_at = |term: &AffinityTerm| {
+            self.placed()
+                .any(|(other, at)| all_about(other) && same_domain(&term.topology_key, at, node))
+        };
+        let in_all = terms
+            .iter()
+            .all(|term| node.labels.contains_key(&term.topology_key));
+        let anybody = self.placed().any(|(other, at)| {
+            all_about(other)
+                && terms
+                    .iter()
+                    .any(|term| at.labels.contains_key(&term.topology_key))
+        });
+        in_all && (terms.iter().all(friend_at) || !anybody && all_about(pod))
+    }
+
+    fn far_enough(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let clash = |of: &PodInfo, with: &PodInfo, at: &NodeInfo| {
+            let mut terms = of.pod_affinity.iter().flat_map(|all| &all.required_anti);
+            terms.any(|term| self.about(term, with) && same_domain(&term.topology_key, at, node))
+        };
+        !self
+            .placed()
+            .any(|(other, at)| clash(pod, other, at) || clash(other, pod, at))
+    }
+
+    fn spreads(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let hard: Vec<_> = pod
+            .spread
+            .iter()
+            .filter(|c| c.spread == Spread::Required)
+            .collect();
+        hard.iter().all(|c| {
+            let nodes = self
+                .nodes
+                .values()
+                .filter(|n| in_all(&hard, n) && included(c, pod, n));
+            let mut counts: BTreeMap<&String, i64> = BTreeMap::new();
+            nodes
+                .for_each(|n| *counts.entry(&n.labels[&c.topology_key]).or_default() += self.like(pod, c, n));
+            let least = counts.values().min().copied().unwrap_or(0);
+            let least = if counts.len() < c.min_domains { 0 } else { least };
+            let itself = i64::from(c.selector.matches(&pod.labels));
+            node.labels
+                .get(&c.topology_key)
+                .is_some_and(|domain| counts.get(domain).copied().unwrap_or(0) + itself - least <= c.max_skew)
+        })
+    }
+
+    /// The pods on a node that a constraint counts.
+    fn like(&self, pod: &PodInfo, c: &SpreadConstraint, node: &NodeInfo) -> i64 {
+        let counts =
+            |p: &PodInfo| !p.terminating && p.namespace == pod.namespace && c.selector.matches(&p.labels);
+        let there = self
+            .on(&node.name)
+            .filter(|p| counts(p) && !c.selector.is_everything());
+        there.map(|_| 1).sum()
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "upstream scores in floating point"
+    )]
+    fn spread_scores(&self, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<i64> {
+        let soft: Vec<_> = pod
+            .spread
+            .iter()
+            .filter(|c| c.spread == Spread::Preferred)
+            .collect();
+        if soft.is_empty() {
+            return vec![0; nodes.len()];
+        }
+        let scored: Vec<_> = nodes.iter().filter(|n| in_all(&soft, n)).collect();
+        let one = |node: &NodeInfo, c: &SpreadConstraint| {
+            let host = c.topology_key == "kubernetes.io/hostname";
+            let domains: BTreeSet<_> = scored.iter().map(|n| &n.labels[&c.topology_key]).collect();
+            let size = if host { scored.len() } else { domains.len() };
+            let same = |n: &&NodeInfo| {
+                in_all(&soft, n) && included(c, pod, n) && same_domain(&c.topology_key, n, node)
+            };
+            let count: i64 = if host {
+                self.like(pod, c, node)
+            } else {
+                self.nodes
+                    .values()
+                    .filter(same)
+                    .map(|n| self.like(pod, c, n))
+                    .sum()
+            };
+            count as f64 * ((size + 2) as f64).ln() + (c.max_skew - 1) as f64
+        };
+        let raw = |n: &NodeInfo| {
+            in_all(&soft, n).then(|| soft.iter().map(|c| one(n, c)).sum::<f64>().round() as i64)
+        };
+        let raw: Vec<Option<i64>> = nodes.iter().map(|n| raw(n)).collect();
+        let (least, most) = (
+            raw.iter().flatten().min().copied(),
+            raw.iter().flatten().max().copied(),
+        );
+        let scaled = |score: Option<i64>| match (score, least, most) {
+            (Some(score), Some(least), Some(most)) if most != 0 => 100 * (most + least - score) / most,
+            (Some(_), _, _) => 100,
+            (None, _, _) => 0,
+        };
+        raw.into_iter().map(scaled).collect()
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "upstream scores in floating point"
+    )]
+    fn neighbour_scores(&self, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<i64> {
+        let liking = |of: &PodInfo, with: &PodInfo, at: &NodeInfo, node: &NodeInfo, hard: i64| -> i64 {
+            let Some(all) = &of.pod_affinity else { return 0 };
+            let holds = |term: &AffinityTerm| {
+                i64::from(self.about(term, with) && same_domain(&term.topology_key, at, node))
+            };
+            all.preferred
+                .iter()
+                .map(|one| one.weight * holds(&one.term))
+                .sum::<i64>()
+                - all
+                    .preferred_anti
+                    .iter()
+                    .map(|one| one.weight * holds(&one.term))
+                    .sum::<i64>()
+                + all.required.iter().map(|term| hard * holds(term)).sum::<i64>()
+        };
+        let raw = |node: &&NodeInfo| -> i64 {
+            let both = |(other, at): (&PodInfo, &NodeInfo)| {
+                liking(pod, other, at, node, 0) + liking(other, pod, at, node, 1)
+            };
+            self.placed().map(both).sum()
+        };
+        let raw: Vec<i64> = nodes.iter().map(raw).collect();
+        let least = raw.iter().min().copied().unwrap_or(0);
+        let range = raw.iter().max().copied().unwrap_or(0) - least;
+        let scaled = |score: i64| {
+            if range == 0 {
+                0
+            } else {
+                (100.0 * ((score - least) as f64 / range as f64)) as i64
+            }
+        };
+        raw.into_iter().map(scaled).collect()
     }
 
     /// The weighted sums of upstream's default scores.
@@ -76,6 +251,8 @@ impl Reference {
             taints.iter().max().copied().unwrap_or(0),
             affinity.iter().max().copied().unwrap_or(0),
         );
+        let spread = self.spread_scores(pod, nodes);
+        let neighbours = self.neighbour_scores(pod, nodes);
         let total = |(at, node): (usize, &&NodeInfo)| {
             let taint = if most_taints == 0 {
                 100
@@ -87,7 +264,11 @@ impl Reference {
             } else {
                 100 * affinity[at] / best_affinity
             };
-            3 * taint + 2 * preferred + self.least_allocated(node, pod) + self.balanced(node, pod)
+            2 * (spread[at] + neighbours[at])
+                + 3 * taint
+                + 2 * preferred
+                + self.least_allocated(node, pod)
+                + self.balanced(node, pod)
         };
         nodes.iter().enumerate().map(total).collect()
     }
@@ -132,6 +313,27 @@ impl Reference {
             _ => 100,
         }
     }
+}
+
+fn same_domain(key: &str, a: &NodeInfo, b: &NodeInfo) -> bool {
+    a.labels.contains_key(key) && a.labels.get(key) == b.labels.get(key)
+}
+
+fn in_all(constraints: &[&SpreadConstraint], node: &NodeInfo) -> bool {
+    constraints
+        .iter()
+        .all(|c| node.labels.contains_key(&c.topology_key))
+}
+
+fn included(c: &SpreadConstraint, pod: &PodInfo, node: &NodeInfo) -> bool {
+    let mut selected = pod.node_selector.iter();
+    let selected = selected.all(|(k, v)| node.labels.get(k) == Some(v))
+        && required(pod).is_none_or(|terms| terms.iter().any(|term| matches(term, node)));
+    let mut taints = node
+        .taints
+        .iter()
+        .filter(|t| t.effect != TaintEffect::PreferNoSchedule);
+    (selected || !c.honours_node_affinity) && (!c.honours_node_taints || taints.all(|t| tolerated(pod, t)))
 }
 
 fn tolerated(pod: &PodInfo, taint: &Taint) -> bool {
@@ -190,6 +392,9 @@ fn holds(r: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 
 /// Random changes of a cluster, made to the columns and to the reference alike.
 fn churn(random: &mut fastrand::Rng, cluster: &mut Cluster, reference: &mut Reference) {
+    let team = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
+    cluster.set_namespace("other", &team);
+    reference.namespaces.insert("other".to_owned(), team);
     for step in 0..random.usize(10..120) {
         let node = format!("n{}", random.u32(..25));
         match random.u8(..10) {
@@ -203,7 +408,13 @@ fn churn(random: &mut fastrand::Rng, cluster: &mut Cluster, reference: &mut Refe
                 reference.nodes.remove(&node);
             }
             5..8 => {
-                let pod = random_pod(random, &format!("p{step}")).on(&node).build();
+                let pod = random_pod(random, &format!("p{step}")).on(&node);
+                let pod = if random.u8(..8) == 0 {
+                    pod.terminating()
+                } else {
+                    pod
+                }
+                .build();
                 cluster.set_pod(std::sync::Arc::new(pod.clone()), &node);
                 reference.pods.insert(pod.key.clone(), (pod, node));
             }

@@ -27,6 +27,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use taints::TaintColumn;
 
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
 /// The state that placement decides on.
 ///
 /// A node may have pods before it is known itself (a pod event came first, or the node was deleted under them): its row
@@ -43,6 +45,9 @@ pub struct Cluster {
     taints: TaintColumn,
     ports: PortHolders,
     pods: HashMap<PodKey, Placed>,
+    /// Pods on nodes that ask for or against others: few, as a rule, so that nobody else's placement walks all pods.
+    with_affinity: HashMap<PodKey, (NodeId, Arc<PodInfo>)>,
+    namespace_labels: HashMap<String, BTreeMap<String, String>>,
     nominations: Nominations,
 }
 
@@ -139,6 +144,7 @@ impl Cluster {
                 .expect("every pod of a row is indexed")
                 .at = placed.at;
         }
+        self.with_affinity.remove(key);
         self.resources.remove_pod(placed.node, &pod.requests);
         self.ports.remove(placed.node, &pod.host_ports);
         self.drop_row_if_unused(placed.node);
@@ -271,6 +277,29 @@ impl Cluster {
         &self.resources.nonzero_memory
     }
 
+    /// Notes a namespace's labels; false when nothing changed.
+    pub fn set_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let old = self.namespace_labels.insert(name.to_owned(), labels.clone());
+        old.as_ref() != Some(labels)
+    }
+
+    /// Forgets a namespace; false when it was not known.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        self.namespace_labels.remove(name).is_some()
+    }
+
+    /// A namespace's labels; none when it is not known.
+    #[must_use]
+    pub fn namespace_labels(&self, name: &str) -> &BTreeMap<String, String> {
+        self.namespace_labels.get(name).unwrap_or(&NO_LABELS)
+    }
+
+    /// The pods on known nodes that have pod affinity or anti-affinity, with their nodes, in no order.
+    pub fn pods_with_affinity(&self) -> impl Iterator<Item = (NodeId, &Arc<PodInfo>)> {
+        let all = self.with_affinity.values().map(|(node, pod)| (*node, pod));
+        all.filter(|(node, _)| self.present.contains(*node))
+    }
+
     /// The column of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> LabelColumn<'_> {
@@ -302,6 +331,9 @@ impl Cluster {
                 assumed,
             },
         );
+        if pod.pod_affinity.is_some() {
+            self.with_affinity.insert(pod.key.clone(), (id, pod.clone()));
+        }
         pods.push(pod);
     }
 

@@ -3,15 +3,24 @@
 //! [`SlimPod`] and [`SlimNode`] are what the scheduler decodes from the wire: only the fields it uses. [`PodInfo`] and
 //! [`NodeInfo`] are what it computes with: requests as integers, ports and taints picked out, once per object.
 
+mod affinity;
+mod namespace;
 mod node;
 mod pod;
 mod requests;
+mod selector;
+mod spread;
+mod volume;
 
+pub use affinity::{AffinityTerm, PodAffinity, WeightedAffinityTerm};
+pub use namespace::SlimNamespace;
 pub use node::{NodeInfo, SlimNode, SlimNodeSpec, SlimNodeStatus, Taint, TaintEffect};
 pub use pod::{
     HostPort, PodInfo, PodKey, SlimContainer, SlimContainerStatus, SlimPod, SlimPodSpec, SlimPodStatus,
 };
 pub use requests::{DEFAULT_MEMORY_REQUEST, DEFAULT_MILLI_CPU_REQUEST, Requests, is_scalar_resource};
+pub use spread::{Spread, SpreadConstraint};
+pub use volume::{Present, SlimVolume};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};

@@ -1,4 +1,7 @@
+use super::affinity::PodAffinity;
 use super::requests::Requests;
+use super::spread::SpreadConstraint;
+use super::volume::{Present, SlimVolume};
 use super::{slim_metadata, stands_for};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -42,6 +45,14 @@ pub struct SlimPodSpec {
     pub affinity: Option<core::Affinity>,
     /// Taints that the pod accepts.
     pub tolerations: Option<Vec<core::Toleration>>,
+    /// How the pod's like are to be spread.
+    pub topology_spread_constraints: Option<Vec<core::TopologySpreadConstraint>>,
+    /// The volumes, by the sort of their source.
+    pub volumes: Option<Vec<SlimVolume>>,
+    /// Claims of devices.
+    pub resource_claims: Option<Vec<Present>>,
+    /// The group that the pod is to be placed with.
+    pub scheduling_group: Option<Present>,
     /// What the pod costs beyond its containers.
     pub overhead: Option<BTreeMap<String, Quantity>>,
     /// Resources of the pod as a whole.
@@ -117,6 +128,16 @@ impl From<&core::PodSpec> for SlimPodSpec {
             node_selector: spec.node_selector.clone(),
             affinity: spec.affinity.clone(),
             tolerations: spec.tolerations.clone(),
+            topology_spread_constraints: spec.topology_spread_constraints.clone(),
+            volumes: spec
+                .volumes
+                .as_ref()
+                .map(|all| all.iter().map(SlimVolume::from).collect()),
+            resource_claims: spec
+                .resource_claims
+                .as_ref()
+                .map(|all| vec![Present {}; all.len()]),
+            scheduling_group: spec.scheduling_group.as_ref().map(|_| Present {}),
             overhead: spec.overhead.clone(),
             resources: spec.resources.clone(),
             containers: spec.containers.iter().map(SlimContainer::from).collect(),
@@ -280,6 +301,16 @@ pub struct PodInfo {
     pub node_selector: BTreeMap<String, String>,
     /// `spec.affinity.nodeAffinity`.
     pub node_affinity: Option<core::NodeAffinity>,
+    /// `spec.affinity.podAffinity` and `podAntiAffinity`, if either asks for anything.
+    pub pod_affinity: Option<Box<PodAffinity>>,
+    /// `spec.topologySpreadConstraints`.
+    pub spread: Vec<SpreadConstraint>,
+    /// Sorts of volumes that the pod has and whose nodes this scheduler cannot tell, by field name.
+    pub bound_volumes: Vec<&'static str>,
+    /// `spec.resourceClaims` is not empty.
+    pub claims_devices: bool,
+    /// `spec.schedulingGroup` is set.
+    pub in_group: bool,
     /// `spec.tolerations`.
     pub tolerations: Vec<core::Toleration>,
     /// Host ports of all containers and sidecars.
@@ -307,6 +338,10 @@ impl PodInfo {
             && self.never_preempts == other.never_preempts
             && self.node_selector == other.node_selector
             && self.node_affinity == other.node_affinity
+            && self.pod_affinity == other.pod_affinity
+            && self.spread == other.spread
+            && self.bound_volumes == other.bound_volumes
+            && (self.claims_devices, self.in_group) == (other.claims_devices, other.in_group)
             && self.tolerations == other.tolerations
             && self.host_ports == other.host_ports
             && self.requests == other.requests
@@ -319,14 +354,14 @@ impl From<&SlimPod> for PodInfo {
         let namespace = meta.namespace.clone().unwrap_or_default();
         let name = meta.name.clone().unwrap_or_default();
         let uid = meta.uid.clone().unwrap_or_default();
+        let labels = meta.labels.clone().unwrap_or_default();
+        let constraints = spec.topology_spread_constraints.iter().flatten();
         Self {
             key: PodKey::of(pod),
-            namespace,
             name,
             uid,
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation,
-            labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
             scheduler_name: non_empty(&spec.scheduler_name).unwrap_or_else(|| "default-scheduler".to_owned()),
             node_name: non_empty(&spec.node_name),
@@ -344,6 +379,17 @@ impl From<&SlimPod> for PodInfo {
                 .collect(),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             node_affinity: spec.affinity.as_ref().and_then(|a| a.node_affinity.clone()),
+            pod_affinity: spec
+                .affinity
+                .as_ref()
+                .and_then(|affinity| PodAffinity::of(affinity, &namespace, &labels))
+                .map(Box::new),
+            spread: constraints
+                .map(|one| SpreadConstraint::of(one, &labels))
+                .collect(),
+            bound_volumes: SlimVolume::bound_sorts(spec.volumes.as_deref().unwrap_or_default()),
+            claims_devices: spec.resource_claims.as_ref().is_some_and(|all| !all.is_empty()),
+            in_group: spec.scheduling_group.is_some(),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             host_ports: host_ports(spec),
             requests: Requests::of(pod),
@@ -353,6 +399,8 @@ impl From<&SlimPod> for PodInfo {
                 .flatten()
                 .find(|c| c.type_ == "PodScheduled")
                 .cloned(),
+            namespace,
+            labels,
         }
     }
 }

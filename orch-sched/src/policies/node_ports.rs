@@ -19,6 +19,7 @@ impl SchedulerPolicy for NodePorts {
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
         match event {
             ClusterEvent::Node { .. } => Hint::Queue,
+            ClusterEvent::Namespace { .. } => Hint::Skip,
             ClusterEvent::Pod { old, .. } => {
                 Hint::queue_if(old.is_some_and(|gone| in_the_way(&gone.host_ports, &pod.host_ports)))
             }

@@ -71,6 +71,7 @@ impl SchedulerPolicy for NodeResourcesFit {
                 fits_when_empty(&pod.requests, new)
                     && old.is_none_or(|old| offers_more(&pod.requests, old, new))
             }),
+            ClusterEvent::Namespace { .. } => false,
             ClusterEvent::Pod { new: None, .. } => true,
             ClusterEvent::Pod {
                 old, new: Some(new), ..

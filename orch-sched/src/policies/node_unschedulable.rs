@@ -32,6 +32,7 @@ impl SchedulerPolicy for NodeUnschedulable {
                 let was_open = old.is_some_and(|node| !node.unschedulable);
                 Hint::queue_if(!was_open && new.is_some_and(|node| !node.unschedulable))
             }
+            ClusterEvent::Namespace { .. } => Hint::Skip,
             ClusterEvent::Pod { new, .. } => {
                 Hint::queue_if(new.is_some_and(|changed| changed.key == pod.key && tolerates_cordon(changed)))
             }

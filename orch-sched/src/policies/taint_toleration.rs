@@ -30,6 +30,7 @@ impl SchedulerPolicy for TaintToleration {
                 let was_repelled = old.is_none_or(|node| repelled(node, pod));
                 Hint::queue_if(was_repelled && new.is_some_and(|node| !repelled(node, pod)))
             }
+            ClusterEvent::Namespace { .. } => Hint::Skip,
             ClusterEvent::Pod { new, .. } => {
                 Hint::queue_if(new.is_some_and(|changed| changed.key == pod.key))
             }

@@ -4,7 +4,7 @@ mod run;
 mod write;
 
 use crate::engine::Engine;
-use crate::object::{SlimNode, SlimPod};
+use crate::object::{SlimNamespace, SlimNode, SlimPod};
 use crate::policies::DefaultBinder;
 use crate::profile::{Profile, ProfileError};
 use crate::queue::QueueTimes;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Places the pods of an API server on its nodes.
 ///
-/// It follows nodes and pods through informers, decides one pod at a time, and writes bindings, events and conditions beside
+/// It follows nodes, pods and namespaces through informers, decides one pod at a time, and writes bindings, events and conditions beside
 /// that, a bounded number at once. What it knows is derived from the API: stopped at any moment and started again, it goes
 /// on where the API stands.
 ///
@@ -43,6 +43,7 @@ pub struct Scheduler {
     elector: Option<LeaderElector>,
     pods: Informer<SlimPod>,
     nodes: Informer<SlimNode>,
+    namespaces: Informer<SlimNamespace>,
     ready: Ready,
     max_in_flight: usize,
 }
@@ -168,6 +169,7 @@ impl SchedulerBuilder {
                 .fields("status.phase!=Succeeded,status.phase!=Failed")
                 .build(),
             nodes: Informer::builder(Api::all(client.clone())).build(),
+            namespaces: Informer::builder(Api::all(client.clone())).build(),
             client: ApiClient(client),
             ready: Ready::new(),
             max_in_flight: self.max_in_flight,

@@ -1,7 +1,7 @@
 use super::{Scheduler, write};
 use crate::binding::{BindError, Binding};
 use crate::engine::{Assignment, Decision, Engine, Unschedulable};
-use crate::object::{NodeInfo, PodInfo, PodKey, SlimNode, SlimPod};
+use crate::object::{NodeInfo, PodInfo, PodKey, SlimNamespace, SlimNode, SlimPod};
 use crate::policy::SchedulerPolicy;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -9,6 +9,7 @@ use orch_core::events::{EventRecorder, EventType};
 use orch_core::informer::Event;
 use orch_core::leader::Leadership;
 use orch_core::ready::Ready;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -30,15 +31,18 @@ pub(super) async fn run(scheduler: Scheduler, shutdown: CancellationToken) {
         elector,
         pods,
         nodes,
+        namespaces,
         ready,
         max_in_flight,
     } = scheduler;
-    let (pod_events, node_events) = (pods.subscribe(), nodes.subscribe());
+    let (pod_events, node_events, namespace_events) =
+        (pods.subscribe(), nodes.subscribe(), namespaces.subscribe());
     let leadership = elector.as_ref().map(orch_core::leader::LeaderElector::leadership);
     // Dropped with this function, and with them whatever still runs.
     let mut parts = JoinSet::new();
     parts.spawn(pods.run(shutdown.clone()));
     parts.spawn(nodes.run(shutdown.clone()));
+    parts.spawn(namespaces.run(shutdown.clone()));
     sinks.into_iter().for_each(|sink| {
         parts.spawn(sink.run(shutdown.clone()));
     });
@@ -54,6 +58,7 @@ pub(super) async fn run(scheduler: Scheduler, shutdown: CancellationToken) {
         started: Instant::now(),
         pods: Feed::new(pod_events),
         nodes: Feed::new(node_events),
+        namespaces: Feed::new(namespace_events),
         leadership,
         requests: JoinSet::new(),
     };
@@ -78,6 +83,7 @@ struct Work {
     started: Instant,
     pods: Feed<SlimPod>,
     nodes: Feed<SlimNode>,
+    namespaces: Feed<SlimNamespace>,
     leadership: Option<watch::Receiver<Leadership>>,
     requests: JoinSet<Done>,
 }
@@ -143,6 +149,7 @@ impl Work {
         let wake = self.started + deadline.unwrap_or(Duration::ZERO);
         tokio::select! {
             open = self.nodes.wait() => open,
+            open = self.namespaces.wait() => open,
             open = self.pods.wait() => open,
             Some(done) = self.requests.join_next(), if !self.requests.is_empty() => {
                 match done {
@@ -156,9 +163,12 @@ impl Work {
         }
     }
 
-    /// Nodes first: a pod may be bound to a node that is news too.
+    /// Nodes first: a pod may be bound to a node that is news too, and be in a namespace that is.
     fn take_news(&mut self) {
         let now = self.started.elapsed();
+        for event in self.namespaces.take() {
+            self.namespace_news(&event, now);
+        }
         for event in self.nodes.take() {
             match event {
                 Event::Applied { new, .. } => self.engine.set_node(NodeInfo::from(&*new), now),
@@ -183,6 +193,25 @@ impl Work {
         }
     }
 
+    fn namespace_news(&mut self, event: &Event<SlimNamespace>, now: Duration) {
+        match event {
+            Event::Applied { new, .. } => {
+                let (name, labels) = (new.metadata.name.as_deref(), new.metadata.labels.as_ref());
+                let none = BTreeMap::new();
+                self.engine
+                    .set_namespace(name.unwrap_or_default(), labels.unwrap_or(&none), now);
+            }
+            Event::Deleted(old) => self
+                .engine
+                .remove_namespace(old.metadata.name.as_deref().unwrap_or_default(), now),
+            Event::Synced => self.namespaces.synced = true,
+        }
+    }
+
+    fn synced(&self) -> bool {
+        self.pods.synced && self.nodes.synced && self.namespaces.synced
+    }
+
     /// A pod whose UID changed is another pod that took over the name between two looks.
     fn pod_applied(&mut self, old: Option<&SlimPod>, new: &SlimPod, now: Duration) {
         if let Some(old) = old.map(PodKey::of).filter(|old| *old != PodKey::of(new)) {
@@ -196,12 +225,12 @@ impl Work {
             .leadership
             .as_ref()
             .is_none_or(|leadership| leadership.borrow().leading);
-        leads && self.pods.synced && self.nodes.synced && self.requests.len() < self.max_in_flight
+        leads && self.synced() && self.requests.len() < self.max_in_flight
     }
 
     /// Decides about some pods; true when there may be more.
     fn decide(&mut self) -> bool {
-        let synced = self.pods.synced && self.nodes.synced;
+        let synced = self.synced();
         for _ in 0..DECISIONS_A_TURN {
             if !self.may_decide() {
                 break;
