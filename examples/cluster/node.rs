@@ -43,6 +43,7 @@ pub(crate) async fn start(
         RuntimeChoice::None => return Ok(()),
         RuntimeChoice::Auto if !host::is_root() => {
             cluster.note("pods are not started: namespaces and links need root (sudo); all else runs");
+            cluster.note("ClusterIPs answer on this machine only, in 127.96.0.0/16 unless --service-cidr says otherwise");
             return Ok(());
         }
         RuntimeChoice::Fake => (Arc::new(FakeRuntime::new()), "fake"),

@@ -3,17 +3,19 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, PostParams};
 use support::{Cluster, KUBECTL};
+use tokio::sync::Notify;
 
 const ROUNDS: u64 = 20;
 const WRITERS: u64 = 4;
 
 /// Creates configmaps one after the other until the server goes away; returns the names that were acknowledged.
-async fn write_until_gone(client: kube::Client, round: u64, writer: u64) -> Vec<String> {
+async fn write_until_gone(client: kube::Client, round: u64, writer: u64, begun: Arc<Notify>) -> Vec<String> {
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let mut acknowledged = Vec::new();
     for number in 0.. {
@@ -27,6 +29,7 @@ async fn write_until_gone(client: kube::Client, round: u64, writer: u64) -> Vec<
             break;
         }
         acknowledged.push(name);
+        begun.notify_one();
     }
     acknowledged
 }
@@ -53,11 +56,12 @@ fn no_acknowledged_write_is_lost_by_sigkill() {
         let pid = cluster.pid();
         let acknowledged = runtime.block_on(async {
             let client = client(&cluster).await;
-            let writers: Vec<_> = (0..WRITERS)
-                .map(|writer| tokio::spawn(write_until_gone(client.clone(), round, writer)))
-                .collect();
+            let begun = Arc::new(Notify::new());
+            let writer = |number| write_until_gone(client.clone(), round, number, Arc::clone(&begun));
+            let writers: Vec<_> = (0..WRITERS).map(|number| tokio::spawn(writer(number))).collect();
+            begun.notified().await;
             // Any moment will do; these spread over the writers' first half second.
-            tokio::time::sleep(Duration::from_millis(40 + round * 97 % 460)).await;
+            tokio::time::sleep(Duration::from_millis(round * 97 % 460)).await;
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the cluster runs");
             let mut all = Vec::new();
             for writer in writers {

@@ -94,3 +94,22 @@ fn help_explains_every_flag() {
         assert!(help.contains(flag), "{flag} is missing in:\n{help}");
     }
 }
+
+#[test]
+fn without_root_it_says_what_it_leaves_out_and_runs_the_rest() {
+    let mut cluster = Cluster::start_as_nobody();
+    let log = cluster.log();
+    assert!(
+        log.contains("pods are not started") && log.contains("root"),
+        "{log}"
+    );
+    assert!(log.contains("API server") && log.contains("scheduler"), "{log}");
+    cluster.kubectl(
+        KUBECTL,
+        &["create", "deployment", "web", "--image=orch.local/host"],
+    );
+    cluster.wait_for(&["get", "pods"], std::time::Duration::from_secs(30), |pods| {
+        pods.contains("Pending")
+    });
+    assert!(cluster.interrupt(), "{}", cluster.log());
+}

@@ -83,6 +83,9 @@ impl Drop for Namespace {
 pub(crate) struct Cluster {
     namespace: Namespace,
     folder: tempfile::TempDir,
+    program: PathBuf,
+    /// What starts the program with other rights.
+    launcher: Vec<String>,
     flags: Vec<String>,
     process: Option<Child>,
     log: PathBuf,
@@ -91,21 +94,43 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a cluster with these further flags and waits until it says that it is ready.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(flags, Vec::new());
+        cluster.start_again();
+        cluster
+    }
+
+    /// Starts a cluster without root's rights.
+    pub(crate) fn start_as_nobody() -> Self {
+        let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        let mut cluster = Self::prepare(&[], words.map(str::to_owned).to_vec());
+        // Neither the folder that cargo builds in nor a new temporary one need be open to everybody.
+        let program = cluster.folder().join("cluster");
+        fs::copy(example("cluster"), &program).expect("a copy of the example");
+        run(Command::new("chown")
+            .arg("-R")
+            .arg("65534:65534")
+            .arg(cluster.folder()));
+        cluster.program = program;
+        cluster.start_again();
+        cluster
+    }
+
+    fn prepare(flags: &[&str], launcher: Vec<String>) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests make network namespaces and pods: run them as root"
         );
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = folder.path().join("cluster.log");
-        let mut cluster = Self {
+        Self {
             namespace: Namespace::new(),
             folder,
+            program: example("cluster"),
+            launcher,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
             log,
-        };
-        cluster.start_again();
-        cluster
+        }
     }
 
     /// Starts the process on the data that is there.
@@ -135,7 +160,14 @@ impl Cluster {
 
     /// The cluster example's command line with this cluster's folders, followed by `arguments`.
     pub(crate) fn cluster_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.namespace.command(example("cluster"));
+        let words = self
+            .launcher
+            .iter()
+            .map(PathBuf::from)
+            .chain([self.program.clone()]);
+        let mut words = words.collect::<Vec<_>>().into_iter();
+        let mut command = self.namespace.command(words.next().expect("the program itself"));
+        command.args(words);
         command
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
