@@ -250,6 +250,7 @@ async fn what_a_deployment_owned_goes_with_it() {
         .await
         .unwrap();
     complete(&cluster, "1").await;
+    let before = sets.list(&ListParams::default()).await.unwrap().items;
     deployments
         .delete("web", &DeleteParams::foreground())
         .await
@@ -257,7 +258,18 @@ async fn what_a_deployment_owned_goes_with_it() {
     eventually("the Deployment goes last", || async {
         let gone = deployments.get_opt("web").await.unwrap().is_none();
         if gone {
-            assert!(sets.list(&ListParams::default()).await.unwrap().items.is_empty());
+            let left = sets.list(&ListParams::default()).await.unwrap().items;
+            let uids = |sets: &[ReplicaSet]| {
+                sets.iter()
+                    .map(|set| (set.uid(), set.resource_version()))
+                    .collect::<Vec<_>>()
+            };
+            assert!(
+                left.is_empty(),
+                "left {:?}, before {:?}",
+                uids(&left),
+                uids(&before)
+            );
         }
         gone.then_some(())
     })
