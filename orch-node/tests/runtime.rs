@@ -678,3 +678,56 @@ async fn ended_pods_do_not_take_the_bridge_from_the_living_at_a_restart() {
     }
     assert_eq!(Traces::of(dir.path()), Traces::none());
 }
+
+/// A program that answers a request of lines up to an empty one, on port 8080, with the address it came from.
+const WHO: &str = r#"exec perl -MIO::Socket::INET -e '$SIG{TERM}=sub{exit 0};
+$s=IO::Socket::INET->new(LocalPort=>8080,Listen=>5,ReuseAddr=>1) or die;
+while($c=$s->accept()){while(($h=<$c>)=~/\S/){} print $c $c->peerhost."\n"; close $c}'"#;
+
+fn table_exists(name: &str) -> bool {
+    let listed = std::process::Command::new("nft")
+        .args(["list", "tables"])
+        .output();
+    let listed = listed.expect("this test needs nft: apt-get install nftables");
+    String::from_utf8(listed.stdout).unwrap().contains(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn masqueraded_pods_show_the_nodes_address_outside() {
+    // A pod of another runtime, on a bridge of its own, is the host outside.
+    let outside = Pod::new("outside", "10.213.11.0/24").await;
+    outside.start(&named("who", script(WHO))).await;
+    let target = outside.ip().await;
+    assert_ne!(get(target, 8080).await, "");
+    let ask = format!(
+        r#"perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(PeerAddr=>"{target}:8080",Timeout=>20) or die "$!"; print $s "\n"; print <$s>'"#
+    );
+
+    let plain = Pod::new("plain", "10.213.12.0/24").await;
+    let (_, seen) = plain.run("ask", script(&ask)).await;
+    assert_eq!(seen, plain.ip().await.to_string(), "left alone by default");
+    plain.remove().await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let builder = EmbeddedRuntime::builder(dir.path().join("runtime"))
+        .allow_host_image(true)
+        .masquerade(true)
+        .helper_program(env!("CARGO_BIN_EXE_orch-node-helper"));
+    let runtime = builder.build().await.expect("this test needs root and nft");
+    let sandbox = with_cidr(&runtime, dir.path(), "hidden", "10.213.13.0/24").await;
+    let table = bridge_of(dir.path());
+    assert!(table_exists(&table));
+    let hidden = Pod {
+        dir,
+        runtime,
+        sandbox,
+    };
+    let (_, seen) = hidden.run("ask", script(&ask)).await;
+    assert_eq!(
+        seen, "10.213.11.1",
+        "the host's address on the link to the target"
+    );
+    hidden.remove().await;
+    assert!(!table_exists(&table), "the table goes with the bridge");
+    outside.remove().await;
+}

@@ -27,15 +27,16 @@
 //!
 //! # What it does not do yet
 //!
-//! Images from registries, shared process namespaces, `hostPID`, terminals, seccomp profiles, and address translation for
-//! pods that talk to hosts outside: each is refused with an error that says so, save the last, which is left to the
-//! host's firewall. File systems mounted below the host's root (a separate `/usr` or `/home`) are not part of the image.
+//! Images from registries, shared process namespaces, `hostPID`, terminals and seccomp profiles: each is refused with
+//! an error that says so. Addresses of pods that talk to hosts outside are translated only where
+//! [`masquerade`](EmbeddedRuntimeBuilder::masquerade) asks for it. File systems mounted below the host's root (a separate `/usr` or `/home`) are not part of the image.
 
 mod cgroup;
 mod container;
 mod exec;
 mod init;
 mod launch;
+mod masquerade;
 mod namespaces;
 mod network;
 mod record;
@@ -56,6 +57,7 @@ use tokio::task::JoinSet;
 
 use self::cgroup::Cgroups;
 use self::container::ContainerEntry;
+use self::masquerade::Masquerade;
 use self::network::PodNetwork;
 use self::record::SandboxRecord;
 use crate::address_pool::AddressPool;
@@ -93,6 +95,7 @@ pub struct EmbeddedRuntimeBuilder {
     hidden: Vec<PathBuf>,
     programs: Vec<Mount>,
     helper: PathBuf,
+    masquerade: bool,
 }
 
 #[derive(Debug)]
@@ -149,10 +152,19 @@ impl EmbeddedRuntimeBuilder {
         self
     }
 
+    /// Whether pods show the node's address to hosts outside, which know no way to pods: one nftables table of the
+    /// runtime's own translates what leaves the pod CIDR by another link than the bridge, and goes with the bridge. Pods of
+    /// other nodes are outside, too. Needs the program `nft`. Off by default: the host's firewall may do it.
+    pub fn masquerade(mut self, masquerade: bool) -> Self {
+        self.masquerade = masquerade;
+        self
+    }
+
     /// Opens the state directory and adopts what is in it.
     ///
     /// # Errors
-    /// Without the rights that containers need, when another process has the directory open, or when it cannot be read.
+    /// Without the rights that containers need, when another process has the directory open, when it cannot be read, or
+    /// when [`masquerade`](Self::masquerade) is asked for and nftables cannot be used.
     pub async fn build(self) -> Result<EmbeddedRuntime> {
         require_rights(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())?;
         for dir in ["sandboxes", "containers", "trash"] {
@@ -169,6 +181,8 @@ impl EmbeddedRuntimeBuilder {
             rtnetlink::new_connection().map_err(RuntimeError::io("open a netlink socket"))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
+        let masquerade = Masquerade::new(self.masquerade, name.clone(), dir.join("masquerade"));
+        masquerade.prepare().await?;
         let mut hidden = self.hidden;
         hidden.push(dir.clone());
         let inner = Arc::new(Inner {
@@ -183,7 +197,7 @@ impl EmbeddedRuntimeBuilder {
                 .to_owned(),
             cgroups: Cgroups::detect(),
             cgroup_base: PathBuf::from(&name),
-            network: PodNetwork::new(handle, name),
+            network: PodNetwork::new(handle, name, masquerade),
             events: EventBus::default(),
             state: Mutex::default(),
         });
@@ -236,6 +250,7 @@ impl EmbeddedRuntime {
             hidden: Vec::new(),
             programs: Vec::new(),
             helper: PathBuf::from("/proc/self/exe"),
+            masquerade: false,
         }
     }
 
@@ -311,6 +326,7 @@ impl Runtime for EmbeddedRuntime {
     async fn update_runtime_config(&self, config: &RuntimeConfig) -> Result<()> {
         let mut pool = AddressPool::new(&config.pod_cidr)
             .ok_or_else(|| RuntimeError::Config(format!("invalid pod CIDR {:?}", config.pod_cidr)))?;
+        self.inner.network.cidr_is(pool.gateway(), pool.prefix()).await?;
         let mut state = self.inner.state.lock();
         for ip in state.sandboxes.values().filter_map(|sandbox| sandbox.ip) {
             pool.take(ip);

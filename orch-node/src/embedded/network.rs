@@ -13,6 +13,7 @@ use rtnetlink::{
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
+use super::masquerade::Masquerade;
 use crate::runtime::{Result, RuntimeError};
 
 /// The interface inside a pod.
@@ -23,6 +24,7 @@ const POD_INTERFACE: &str = "eth0";
 pub(super) struct PodNetwork {
     handle: Handle,
     bridge: String,
+    masquerade: Masquerade,
     /// The pods' ends on the bridge. Held while the bridge is made or removed; it exists while there are any.
     attached: Mutex<BTreeSet<String>>,
 }
@@ -45,10 +47,11 @@ pub(super) fn short_hash(text: &[u8]) -> String {
 }
 
 impl PodNetwork {
-    pub(super) fn new(handle: Handle, bridge: String) -> Self {
+    pub(super) fn new(handle: Handle, bridge: String, masquerade: Masquerade) -> Self {
         Self {
             handle,
             bridge,
+            masquerade,
             attached: Mutex::default(),
         }
     }
@@ -94,6 +97,16 @@ impl PodNetwork {
         configure_pod(inside, pod).await
     }
 
+    /// Translates a pod CIDR's addresses at once if pods are there that may have them, from an earlier process. The first
+    /// pod of an empty bridge brings it about itself.
+    pub(super) async fn cidr_is(&self, gateway: IpAddr, prefix: u8) -> Result<()> {
+        let attached = self.attached.lock().await;
+        if attached.is_empty() {
+            return Ok(());
+        }
+        self.masquerade.add(gateway, prefix).await
+    }
+
     /// Takes note of a pod that was attached by an earlier process.
     pub(super) async fn adopt(&self, veth: &str) {
         self.attached.lock().await.insert(veth.to_owned());
@@ -106,6 +119,7 @@ impl PodNetwork {
         attached.remove(veth);
         if attached.is_empty() {
             self.remove_link(&self.bridge).await?;
+            self.masquerade.remove().await?;
         }
         Ok(())
     }
@@ -130,6 +144,7 @@ impl PodNetwork {
         };
         let added = self.handle.address().add(index, gateway, prefix).execute().await;
         ignore(added, libc::EEXIST).map_err(failed("give the bridge its address"))?;
+        self.masquerade.add(gateway, prefix).await?;
         Ok(index)
     }
 

@@ -189,17 +189,20 @@ impl Start<'_> {
         }
         let failed = |error: kube::Error| ConfigError(format!("services cannot be listed: {error}"));
         let client = &self.shared.client;
-        let kubernetes = Api::<Service>::namespaced(client.clone(), "default")
-            .get_opt("kubernetes")
-            .await;
-        let mut services: Vec<Service> = kubernetes.map_err(failed)?.into_iter().collect();
-        if spec(self.pod).enable_service_links != Some(false) {
+        let default = Api::<Service>::namespaced(client.clone(), "default");
+        let own = async {
+            if spec(self.pod).enable_service_links == Some(false) {
+                return Ok(Vec::new());
+            }
             let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
             let listed = Api::<Service>::namespaced(client.clone(), namespace)
                 .list(&Default::default())
-                .await;
-            services.extend(listed.map_err(failed)?.items);
-        }
+                .await?;
+            Ok(listed.items)
+        };
+        let (kubernetes, own) = tokio::try_join!(default.get_opt("kubernetes"), own).map_err(failed)?;
+        let mut services: Vec<Service> = kubernetes.into_iter().collect();
+        services.extend(own);
         Ok(services)
     }
 
