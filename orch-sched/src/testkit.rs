@@ -114,25 +114,44 @@ fn hints_are_honest(
     let ids: Vec<NodeId> = cluster.present().iter().collect();
     let id = ids[random.usize(..ids.len())];
     let rejected = verdict(policy, pod, cluster, id).is_err();
-    let name = cluster.node(id).name().to_owned();
-    let leaving = cluster.node(id).pods().first().cloned();
-    if random.bool()
-        && let Some(gone) = leaving
-    {
-        cluster.remove_pod(&gone.key);
+    let tell = |cluster: &Cluster, event: Option<ClusterEvent<'_>>| {
         let helped = rejected && verdict(policy, pod, cluster, id).is_ok();
-        must_tell(
-            policy,
-            pod,
-            helped,
-            &ClusterEvent::assigned_pod_deleted(&gone),
-            seed,
-        );
-    } else {
-        let change = cluster.set_node(random_node(random, &name).build());
-        let helped = rejected && verdict(policy, pod, cluster, id).is_ok();
-        if let Some(event) = ClusterEvent::node(change.old.as_deref(), &change.new) {
+        if let Some(event) = event {
             must_tell(policy, pod, helped, &event, seed);
+        }
+    };
+    let name = cluster.node(id).name().to_owned();
+    let there = cluster.node(id).pods().first().cloned();
+    match (random.u8(..6), there) {
+        (0 | 1, Some(gone)) => {
+            cluster.remove_pod(&gone.key);
+            tell(cluster, Some(ClusterEvent::assigned_pod_deleted(&gone)));
+        }
+        (2, Some(old)) => {
+            let labels = random_pod(random, "relabelled").build().labels;
+            let new = Arc::new(PodInfo {
+                labels,
+                ..PodInfo::clone(&old)
+            });
+            cluster.set_pod(new.clone(), &name);
+            tell(cluster, ClusterEvent::pod_updated(&old, &new));
+        }
+        (3, _) => {
+            let added = Arc::new(random_pod(random, "added").build());
+            cluster.set_pod(added.clone(), &name);
+            tell(cluster, Some(ClusterEvent::pod_assigned(&added)));
+        }
+        (4, _) => {
+            let namespace = ["default", "other"][random.usize(..2)];
+            let team = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
+            if !cluster.set_namespace(namespace, &team) {
+                cluster.remove_namespace(namespace);
+            }
+            tell(cluster, Some(ClusterEvent::Namespace { name: namespace }));
+        }
+        _ => {
+            let change = cluster.set_node(random_node(random, &name).build());
+            tell(cluster, ClusterEvent::node(change.old.as_deref(), &change.new));
         }
     }
 }
