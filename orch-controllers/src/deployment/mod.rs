@@ -14,6 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
@@ -45,6 +46,8 @@ struct Pass<'a> {
     limits: Limits,
     sets: Sets,
     status: DeploymentStatus,
+    /// The Deployment's, as the pass's own writes leave it.
+    metadata: ObjectMeta,
 }
 
 impl std::fmt::Debug for DeploymentController {
@@ -136,7 +139,7 @@ impl DeploymentController {
         );
         let list = pass.status.conditions.get_or_insert_default();
         status::note_new_set(list, &name.0, name.1, Timestamp::now());
-        self.annotate_deployment(pass.deployment, current).await
+        self.annotate_deployment(pass, current).await
     }
 
     /// Writes revision, annotations and minReadySeconds on an existing ReplicaSet, when they differ.
@@ -194,7 +197,7 @@ impl DeploymentController {
                     "ReplicaSetCreateError",
                     message,
                 );
-                self.write_status(pass.deployment, pass.status.clone()).await?;
+                self.write_status(pass, pass.status.clone()).await?;
                 Err(error.into())
             }
         }
@@ -218,26 +221,28 @@ impl DeploymentController {
         }
         let collisions = pass.status.collision_count.get_or_insert_default();
         *collisions += 1;
-        self.write_status(pass.deployment, pass.status.clone()).await?;
+        self.write_status(pass, pass.status.clone()).await?;
         Err(format!("hash collision: replica set {name} has another template").into())
     }
 
-    async fn annotate_deployment(
-        &self,
-        deployment: &Deployment,
-        revision: i64,
-    ) -> Result<(), ReconcileError> {
+    async fn annotate_deployment(&self, pass: &mut Pass<'_>, revision: i64) -> Result<(), ReconcileError> {
+        let deployment = pass.deployment;
         if revision::of(deployment.metadata.annotations.as_ref()) == revision {
             return Ok(());
         }
-        let patch = json!({"metadata": {"annotations": {revision::REVISION: revision.to_string()}}});
+        let patch = json!({"metadata": {
+            "resourceVersion": pass.metadata.resource_version,
+            "annotations": {revision::REVISION: revision.to_string()},
+        }});
         let api = self.api::<Deployment>(deployment);
-        api.patch(
-            &deployment.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await?;
+        let annotated = api
+            .patch_metadata(
+                &deployment.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await?;
+        pass.metadata = annotated.metadata;
         Ok(())
     }
 
@@ -365,18 +370,15 @@ impl DeploymentController {
         Ok(())
     }
 
-    async fn write_status(
-        &self,
-        deployment: &Deployment,
-        status: DeploymentStatus,
-    ) -> Result<(), ReconcileError> {
+    async fn write_status(&self, pass: &Pass<'_>, status: DeploymentStatus) -> Result<(), ReconcileError> {
+        let deployment = pass.deployment;
         if deployment.status.as_ref() == Some(&status) {
             return Ok(());
         }
         let mut changed = deployment.clone();
         changed.status = Some(status);
-        // Without a resourceVersion: the revision annotation may just have been written, and nobody else writes this.
-        changed.metadata.resource_version = None;
+        // A status update carries the metadata too: written blindly, a stale copy would take finalizers off.
+        changed.metadata.clone_from(&pass.metadata);
         let api = self.api::<Deployment>(deployment);
         api.replace_status(&deployment.name_any(), &PostParams::default(), &changed)
             .await?;
@@ -456,6 +458,7 @@ impl Controller for DeploymentController {
             limits: Limits::of(&deployment),
             sets: Sets::of(&deployment, owned),
             status: deployment.status.clone().unwrap_or_default(),
+            metadata: deployment.metadata.clone(),
         };
         if deployment.metadata.deletion_timestamp.is_none() {
             self.advance(&mut pass).await?;
@@ -465,7 +468,7 @@ impl Controller for DeploymentController {
         before.conditions = pass.status.conditions.clone();
         let report = status::report(&judged, &pass.sets, pass.status.collision_count, Timestamp::now());
         self.clean_up(&pass, &report.status).await?;
-        self.write_status(&deployment, report.status).await?;
+        self.write_status(&pass, report.status).await?;
         Ok(report.again_in.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
 }

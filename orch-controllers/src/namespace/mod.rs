@@ -134,22 +134,26 @@ impl NamespaceController {
         }
     }
 
-    async fn write_status(&self, namespace: &Namespace, progress: &Progress) -> Result<(), ReconcileError> {
+    /// Writes how far it is; returns the namespace as it is now, `None` when it is gone.
+    async fn write_status(
+        &self,
+        namespace: &Namespace,
+        progress: &Progress,
+    ) -> Result<Option<Namespace>, ReconcileError> {
         let mut changed = namespace.clone();
         let status = changed.status.get_or_insert_default();
         status.phase = Some("Terminating".to_owned());
         progress.write(status.conditions.get_or_insert_default());
         if changed.status == namespace.status {
-            return Ok(());
+            return Ok(Some(changed));
         }
-        changed.metadata.resource_version = None;
         let api: Api<Namespace> = Api::all(self.client.clone());
         match api
             .replace_status(&namespace.name_any(), &PostParams::default(), &changed)
             .await
         {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Ok(written) => Ok(Some(written)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -207,9 +211,11 @@ impl Controller for NamespaceController {
             return Ok(Outcome::Done);
         }
         let progress = self.empty(key.name()).await;
-        self.write_status(&namespace, &progress).await?;
+        let Some(written) = self.write_status(&namespace, &progress).await? else {
+            return Ok(Outcome::Done);
+        };
         if progress.is_done() {
-            self.finalize(&namespace).await?;
+            self.finalize(&written).await?;
             return Ok(Outcome::Done);
         }
         Ok(Outcome::RequeueAfter(next_look(&namespace, Timestamp::now())))
