@@ -39,6 +39,7 @@ pub(crate) struct Cluster {
 }
 
 /// A part's name and what it is, for people, and when it is ready.
+#[derive(Clone)]
 struct Part {
     name: &'static str,
     what: String,
@@ -277,17 +278,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Why the demo cannot work here, if so.
-    pub(crate) fn missing_for_demo(&self) -> Option<String> {
-        let has = |name: &str| self.parts.iter().any(|part| part.name == name);
-        let missing = ["node agent", "service proxy"]
-            .into_iter()
-            .find(|name| !has(name))?;
-        Some(format!(
-            "the demo needs the {missing}: run as root, without --runtime none and --proxy none"
-        ))
-    }
-
     /// Says what runs where, and how to use it.
     fn introduce(&self, kubeconfig: &Path) {
         for part in &self.parts {
@@ -298,6 +288,58 @@ impl Cluster {
         }
         println!("\n  export KUBECONFIG={}", kubeconfig.display());
         println!("  kubectl get nodes,pods --all-namespaces\n");
+    }
+
+    /// An administrator's client.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.api.client(UserInfo::admin())
+    }
+
+    /// What the person in front of the cluster looks at.
+    pub(crate) fn view(&self) -> View {
+        View {
+            client: self.client(),
+            parts: self.parts.clone(),
+        }
+    }
+
+    /// Ends, with the reason, when a part does by itself.
+    pub(crate) async fn any_ended(&mut self) -> anyhow::Error {
+        tokio::select! {
+            error = self.agents.any_ended() => error,
+            error = self.listener.any_ended() => error,
+        }
+    }
+
+    /// Stops everything: first those who write through the API server, then the server.
+    pub(crate) async fn stop(mut self) {
+        self.agents.stop().await;
+        self.listener.stop().await;
+        self.api.stop();
+    }
+}
+
+/// A cluster as the person in front of it sees it: its parts, and a client.
+pub(crate) struct View {
+    client: kube::Client,
+    parts: Vec<Part>,
+}
+
+impl View {
+    /// An administrator's client.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// Why the demo cannot work here, if so.
+    pub(crate) fn missing_for_demo(&self) -> Option<String> {
+        let has = |name: &str| self.parts.iter().any(|part| part.name == name);
+        let missing = ["node agent", "service proxy"]
+            .into_iter()
+            .find(|name| !has(name))?;
+        Some(format!(
+            "the demo needs the {missing}: run as root, without --runtime none and --proxy none"
+        ))
     }
 
     /// Waits until every part is ready.
@@ -316,27 +358,6 @@ impl Cluster {
             );
         }
         Ok(())
-    }
-
-    /// An administrator's client.
-    pub(crate) fn client(&self) -> kube::Client {
-        self.api.client(UserInfo::admin())
-    }
-
-    /// Runs until somebody asks to stop; an error if a part ends before.
-    pub(crate) async fn run_until_stopped(&mut self) -> anyhow::Result<()> {
-        tokio::select! {
-            () = host::stop_signal() => Ok(()),
-            error = self.agents.any_ended() => Err(error),
-            error = self.listener.any_ended() => Err(error),
-        }
-    }
-
-    /// Stops everything: first those who write through the API server, then the server.
-    pub(crate) async fn stop(mut self) {
-        self.agents.stop().await;
-        self.listener.stop().await;
-        self.api.stop();
     }
 }
 

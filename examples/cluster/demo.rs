@@ -19,14 +19,14 @@ use kube::discovery::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::net::TcpStream;
 
-use crate::assemble::Cluster;
+use crate::assemble::View;
 
 const MANIFEST: &str = include_str!("../manifests/web.yaml");
 const REQUESTS: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs all steps; the first that does not work is the error.
-pub(crate) async fn run(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) async fn run(cluster: &View) -> anyhow::Result<()> {
     if let Some(missing) = cluster.missing_for_demo() {
         bail!("{missing}");
     }

@@ -13,6 +13,7 @@ mod web;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -48,31 +49,33 @@ async fn run(options: Options, began: Instant) -> anyhow::Result<ExitCode> {
     if matches!(options.command, Some(Command::Clean)) {
         return assemble::clean(&options).await.map(|()| ExitCode::SUCCESS);
     }
+    // From here on a signal stops the cluster in order, however early it comes.
+    let mut signals = host::StopSignals::install()?;
     let mut cluster = assemble::start(&options).await?;
+    let shown = show(cluster.view(), &options, began);
+    let outcome = tokio::select! {
+        shown = shown => shown,
+        error = cluster.any_ended() => Err(error),
+        () = signals.received() => match options.command {
+            Some(Command::Demo { exit: true }) => Err(anyhow::anyhow!("interrupted")),
+            _ => Ok(()),
+        },
+    };
+    cluster.stop().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits until all is ready, shows what was asked for, and ends only if the program is to end then.
+async fn show(cluster: assemble::View, options: &Options, began: Instant) -> anyhow::Result<()> {
     cluster.ready().await?;
     println!("ready in {} ms", began.elapsed().as_millis());
-    let mut worked = true;
     if let Some(Command::Demo { exit }) = options.command {
-        let shown = tokio::select! {
-            shown = demo::run(&cluster) => shown,
-            () = host::stop_signal() => Err(anyhow::anyhow!("interrupted")),
-        };
-        if let Err(error) = shown {
-            eprintln!("the demo failed: {error:#}");
-            worked = false;
+        demo::run(&cluster).await.context("the demo failed")?;
+        if exit {
+            return Ok(());
         }
-        if !exit && worked {
-            println!("\nThe cluster goes on. Ctrl-C stops it.");
-            cluster.run_until_stopped().await?;
-        }
-    } else {
-        println!("Ctrl-C stops it.");
-        cluster.run_until_stopped().await?;
+        println!("\nThe cluster goes on.");
     }
-    cluster.stop().await;
-    Ok(if worked {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    println!("Ctrl-C stops it.");
+    std::future::pending().await
 }

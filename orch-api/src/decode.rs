@@ -111,7 +111,10 @@ type Typed<T> = (T, Vec<String>, Vec<String>);
 pub(crate) fn decode_typed<T: DeserializeOwned>(json: &[u8]) -> Result<Typed<T>, DecodeError> {
     let mut unknown = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let read = serde_ignored::deserialize(&mut deserializer, |path| unknown.push(ignored_path(&path)))
+    // Not a closure's own type, which differs per kind: the readers of the parts that kinds share, such as a pod's spec,
+    // would be compiled once for each of them, and a process maps what it touches of that.
+    let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut |path| unknown.push(ignored_path(&path));
+    let read = serde_ignored::deserialize(&mut deserializer, note)
         .and_then(|object| deserializer.end().map(|()| object));
     match read {
         Ok(object) => Ok((object, unknown, duplicate_fields(json))),

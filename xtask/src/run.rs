@@ -5,6 +5,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
+/// Set by `cargo run` for the program it runs, beside `CARGO_PKG_*`.
+const OF_THIS_PROGRAM: [&str; 3] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_PATH",
+    "CARGO_PRIMARY_PACKAGE",
+];
+
 /// The workspace's root folder.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -28,7 +35,16 @@ pub(crate) fn found(program: &str) -> bool {
 
 /// Runs a command in the workspace's root and fails with its words when it fails.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(program)
+    let mut command = Command::new(program);
+    // What cargo tells the program that it runs, this one, is not meant for another cargo: build scripts that look at
+    // these would build anew each time a build is started from here and then by hand.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_") || OF_THIS_PROGRAM.iter().any(|own| name == *own)
+        {
+            command.env_remove(name);
+        }
+    }
+    let status = command
         .args(arguments)
         .current_dir(root())
         .stdin(Stdio::null())
