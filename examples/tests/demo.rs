@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::{Cluster, KUBECTL, all};
 
 #[test]
@@ -20,6 +23,28 @@ fn the_demo_ends_with_status_0_when_every_step_worked() {
     assert!(output.status.success(), "{text}");
     assert!(text.lines().any(|line| line.starts_with("ready in")), "{text}");
     assert!(text.contains("web-"), "no pod answered:\n{text}");
+}
+
+#[test]
+fn a_signal_before_it_is_ready_stops_it_in_order_too() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.interrupt();
+    for _ in 0..5 {
+        let mut child = cluster
+            .cluster_command(&[])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the cluster example starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("a pipe"))
+            .read_line(&mut line)
+            .expect("it says what it starts");
+        assert!(line.contains("API server"), "{line}");
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("SIGINT reaches the cluster");
+        let status = child.wait().expect("a child's status");
+        assert!(status.success(), "{status}");
+    }
 }
 
 #[test]

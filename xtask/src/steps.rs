@@ -41,6 +41,11 @@ const STEPS: &[Step] = &[
             "warnings",
         ],
     ),
+    // `cargo test --examples` would build each as a test of itself; the end to end tests start the programs.
+    step(
+        "examples",
+        &["build", "--workspace", "--all-features", "--examples"],
+    ),
     step(
         "tests",
         &[
@@ -50,7 +55,7 @@ const STEPS: &[Step] = &[
             "--lib",
             "--bins",
             "--tests",
-            "--examples",
+            "--no-fail-fast",
         ],
     ),
     step("doc-tests", &["test", "--workspace", "--all-features", "--doc"]),

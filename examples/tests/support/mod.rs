@@ -423,7 +423,7 @@ fn example(name: &str) -> PathBuf {
         .join(name);
     assert!(
         path.is_file(),
-        "{} is not built: run `cargo test -p orch-examples`",
+        "{} is not built: `cargo build -p orch-examples --examples` builds it",
         path.display()
     );
     path
