@@ -4,11 +4,13 @@
 
 mod backoff;
 pub(crate) mod config;
+mod effects;
 mod env;
 mod handler;
 mod prober;
 mod start;
 pub(crate) mod status;
+mod status_patch;
 mod step;
 #[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "JSON literals read better by value")]
