@@ -130,11 +130,17 @@ impl Queue {
     }
 
     pub(super) fn push(&self, entry: Entry) {
-        let urgent = !entry.is_published();
+        self.push_after(None, entry);
+    }
+
+    /// Queues both with nothing between them: whoever takes one takes the other.
+    fn push_after(&self, before: Option<Entry>, entry: Entry) {
+        let urgent = before.iter().chain([&entry]).any(|entry| !entry.is_published());
         let mut waiting = self.waiting.lock();
-        waiting.entries.push(entry);
         // The thread looks again before it sleeps, so only the first of a batch has to wake it.
-        let wakes = waiting.entries.len() == 1 || (urgent && !waiting.urgent);
+        let wakes = waiting.entries.is_empty() || (urgent && !waiting.urgent);
+        waiting.entries.extend(before);
+        waiting.entries.push(entry);
         waiting.urgent |= urgent;
         if wakes {
             self.arrived.notify_one();
@@ -207,13 +213,14 @@ impl Queue {
         self.volatile.iter().any(|prefix| key.starts_with(prefix))
     }
 
-    /// Asks for more revisions in good time.
-    fn reserve_for(&self, revision: u64) {
-        if revision + RESERVE / 2 > self.requested.load(Ordering::Relaxed) {
-            let revision = revision + RESERVE;
-            self.requested.store(revision, Ordering::Relaxed);
-            self.push(Entry::Reserve { revision });
+    /// What asks for more revisions, in good time.
+    fn reserve_for(&self, revision: u64) -> Option<Entry> {
+        if revision + RESERVE / 2 <= self.requested.load(Ordering::Relaxed) {
+            return None;
         }
+        let revision = revision + RESERVE;
+        self.requested.store(revision, Ordering::Relaxed);
+        Some(Entry::Reserve { revision })
     }
 }
 
@@ -226,12 +233,13 @@ impl Waiting {
 
 impl Journal for Arc<Queue> {
     fn submit(&self, staged: Staged) {
-        let revision = staged.event.revision().0;
-        let is_volatile = self.is_volatile(&staged.event);
-        self.push(Entry::Write(staged));
-        if is_volatile {
-            self.reserve_for(revision);
-        }
+        let reservation = if self.is_volatile(&staged.event) {
+            self.reserve_for(staged.event.revision().0)
+        } else {
+            None
+        };
+        // First the reservation: when the write that asked for it is acknowledged, it holds.
+        self.push_after(reservation, Entry::Write(staged));
     }
 
     fn may_publish_first(&self, event: &Event) -> bool {
