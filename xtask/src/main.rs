@@ -33,8 +33,8 @@ enum Task {
     },
     /// Run the criterion benches
     Bench {
-        /// Only the benches whose name contains this word
-        filter: Option<String>,
+        /// Only this one: store, watch_fanout, scheduler or proxy_rules
+        bench: Option<String>,
     },
     /// Measure what the project promises, print a table and write `target/figures/AREA.jsonl`
     Figures {
@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     match Options::parse().task {
         Task::Setup => peers::install(),
         Task::Test { only, no_setup } => steps::run(only.as_deref(), !no_setup),
-        Task::Bench { filter } => steps::bench(filter.as_deref()),
+        Task::Bench { bench } => steps::bench(bench.as_deref()),
         Task::Figures { area } => figures::run(area),
     }
 }

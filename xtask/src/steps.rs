@@ -88,11 +88,11 @@ pub(crate) fn run(only: Option<&str>, setup: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the criterion benches whose name contains `filter`.
-pub(crate) fn bench(filter: Option<&str>) -> anyhow::Result<()> {
+/// Runs all criterion benches, or the one of this name.
+pub(crate) fn bench(name: Option<&str>) -> anyhow::Result<()> {
     let mut arguments = vec!["bench", "--package", "orch-benches"];
-    if let Some(filter) = filter {
-        arguments.extend(["--", filter]);
+    if let Some(name) = name {
+        arguments.extend(["--bench", name]);
     }
     command("cargo", &arguments)
 }
