@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::Request;
+use http::header::{HeaderValue, USER_AGENT};
 use orch_api::{ApiServer, UserInfo};
 use orch_controllers::Controllers;
 use orch_core::ipam::Cidr;
@@ -19,6 +21,7 @@ use orch_sched::Scheduler;
 use orch_store::{EmbeddedStore, MemoryStore, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::host;
 use crate::identity::Identities;
@@ -218,13 +221,27 @@ impl Cluster {
         self.agents.spawn(name, task);
     }
 
-    /// A client for one of the components.
-    pub(crate) fn client_of<const GROUPS: usize>(&self, user: &str, groups: [&str; GROUPS]) -> kube::Client {
-        self.api.client(UserInfo::new(user, groups))
+    /// A client for one of the components, `agent`, which owns the fields that it writes under that name.
+    pub(crate) fn client_of<const GROUPS: usize>(
+        &self,
+        agent: &'static str,
+        user: &str,
+        groups: [&str; GROUPS],
+    ) -> kube::Client {
+        let as_agent = move |mut request: Request<kube::client::Body>| {
+            let headers = request.headers_mut();
+            headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+            request
+        };
+        let service = self
+            .api
+            .as_user(UserInfo::new(user, groups))
+            .map_request(as_agent);
+        kube::Client::new(service, "default")
     }
 
     fn start_controllers(&mut self, options: &Options, identities: &Identities) -> anyhow::Result<()> {
-        let client = self.client_of("system:kube-controller-manager", []);
+        let client = self.client_of("kube-controller-manager", "system:kube-controller-manager", []);
         let controllers = Controllers::builder(client)
             .cluster_cidr(options.pod_cidr)
             .root_ca(identities.authority.certificate_pem())
@@ -240,7 +257,7 @@ impl Cluster {
     }
 
     fn start_scheduler(&mut self, host: &str) -> anyhow::Result<()> {
-        let scheduler = Scheduler::builder(self.client_of("system:kube-scheduler", []))
+        let scheduler = Scheduler::builder(self.client_of("kube-scheduler", "system:kube-scheduler", []))
             .host(host)
             .build()?;
         self.add(
@@ -264,7 +281,7 @@ impl Cluster {
             ProxyChoice::Nftables => Choice::Nftables,
             ProxyChoice::Userspace => Choice::Userspace,
         };
-        let proxy = ServiceProxy::builder(self.client_of("system:kube-proxy", []))
+        let proxy = ServiceProxy::builder(self.client_of("kube-proxy", "system:kube-proxy", []))
             .node_name(node_name)
             .backend(choice)
             .pod_cidrs([options.pod_cidr])

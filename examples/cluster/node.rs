@@ -51,7 +51,7 @@ pub(crate) async fn start(
     };
     let authority = identities.authority.certificate_pem();
     let tls = pki::server_config(&identities.node, Some((authority, ClientCertificates::Required)))?;
-    let client = cluster.client_of(&format!("system:node:{name}"), ["system:nodes"]);
+    let client = cluster.client_of("kubelet", &format!("system:node:{name}"), ["system:nodes"]);
     let agent = NodeAgent::builder(client, name)
         .runtime(runtime)
         .data_dir(folder(options))
@@ -118,7 +118,7 @@ async fn hollow_nodes(cluster: &mut Cluster, options: &Options) -> anyhow::Resul
     let mut agents = Vec::new();
     for number in 1..=options.hollow_nodes {
         let name = format!("hollow-{number}");
-        let client = cluster.client_of(&format!("system:node:{name}"), ["system:nodes"]);
+        let client = cluster.client_of("kubelet", &format!("system:node:{name}"), ["system:nodes"]);
         let agent = NodeAgent::builder(client, name)
             .runtime(Arc::new(FakeRuntime::new()))
             .hollow()

@@ -169,6 +169,40 @@ fn a_deployment_is_applied_scaled_updated_undone_and_deleted() {
 }
 
 #[test]
+fn components_own_fields_under_their_names() {
+    let cluster = Cluster::start(&[]);
+    cluster.kubectl(
+        KUBECTL,
+        &[
+            "create",
+            "deployment",
+            "web",
+            "--image=orch.local/host",
+            "--",
+            "sleep",
+            "1000",
+        ],
+    );
+    cluster.kubectl(KUBECTL, &["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let managers = |what: &str, path: &str| {
+        let path = format!("jsonpath={{{path}.managedFields[*].manager}}");
+        let found = cluster.kubectl(KUBECTL, &["get", what, "--show-managed-fields", "-o", &path]);
+        found
+            .split(' ')
+            .map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let expected = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let deployment = managers("deployment/web", ".metadata");
+    assert_eq!(
+        deployment,
+        expected(&["kube-controller-manager", "kubectl-create"])
+    );
+    let pods = managers("pods", ".items[0].metadata");
+    assert_eq!(pods, expected(&["kube-controller-manager", "kubelet"]));
+}
+
+#[test]
 fn create_deployment_logs_and_describe_tell_what_happened() {
     let cluster = Cluster::start(&[]);
     for (kubectl, name) in KUBECTLS.into_iter().zip(["old", "new"]) {
