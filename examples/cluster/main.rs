@@ -61,8 +61,11 @@ async fn run(options: Options, began: Instant) -> anyhow::Result<ExitCode> {
             _ => Ok(()),
         },
     };
-    cluster.stop().await;
-    outcome.map(|()| ExitCode::SUCCESS)
+    println!("stopping: pods get the time that they ask for; Ctrl-C again leaves them to the next start");
+    tokio::select! {
+        () = cluster.stop() => outcome.map(|()| ExitCode::SUCCESS),
+        () = signals.received() => anyhow::bail!("stopped at once: pods go on until the next start, or until `cluster clean`"),
+    }
 }
 
 /// Waits until all is ready, shows what was asked for, and ends only if the program is to end then.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, PostParams};
+use nix::sys::signal::{Signal, kill};
 use support::{Cluster, KUBECTL};
 use tokio::sync::Notify;
 
@@ -122,6 +123,42 @@ fn a_killed_cluster_adopts_its_running_pods() {
     cluster
         .http_get(&format!("{ip}:80"))
         .expect("the Service still answers");
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_pods_that_take_their_time_to_the_next_start() {
+    let mut cluster = Cluster::start(&[]);
+    // The first process of a pod ignores SIGTERM unless it handles it.
+    let command = [
+        "create",
+        "deployment",
+        "slow",
+        "--image=orch.local/host",
+        "--",
+        "sleep",
+        "1000",
+    ];
+    cluster.kubectl(KUBECTL, &command);
+    cluster.kubectl(
+        KUBECTL,
+        &["rollout", "status", "deployment/slow", "--timeout=60s"],
+    );
+    let container = [
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].status.containerStatuses[0].containerID}",
+    ];
+    let before = cluster.kubectl(KUBECTL, &container);
+    kill(cluster.pid(), Signal::SIGINT).expect("SIGINT reaches the cluster");
+    cluster.wait("the word that it stops", Duration::from_secs(10), |cluster| {
+        cluster.log().contains("stopping")
+    });
+    assert!(!cluster.interrupt(), "not in order:\n{}", cluster.log());
+    cluster.start_again();
+    assert_eq!(cluster.kubectl(KUBECTL, &container), before);
+    cluster.kubectl(KUBECTL, &["delete", "deployment", "slow"]);
+    cluster.kubectl(KUBECTL, &["delete", "pods", "--all", "--grace-period=1"]);
 }
 
 #[test]

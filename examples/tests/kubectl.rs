@@ -179,8 +179,9 @@ fn components_own_fields_under_their_names() {
             "web",
             "--image=orch.local/host",
             "--",
-            "sleep",
-            "1000",
+            "/orch/bin/web",
+            "--port",
+            "8080",
         ],
     );
     cluster.kubectl(KUBECTL, &["rollout", "status", "deployment/web", "--timeout=60s"]);
