@@ -266,11 +266,15 @@ fn create_deployment_logs_and_describe_tell_what_happened() {
             deployment.contains("ScalingReplicaSet") && deployment.contains("MinimumReplicasAvailable"),
             "{deployment}"
         );
-        assert!(
-            cluster
-                .kubectl(kubectl, &["describe", "nodes"])
-                .contains("KubeletReady")
-        );
+        let node = cluster.kubectl(kubectl, &["describe", "nodes"]);
+        for words in [
+            "KubeletReady",
+            "Starting kubelet.",
+            "NodeHasSufficientMemory",
+            "NodeReady",
+        ] {
+            assert!(node.contains(words), "{words} is missing:\n{node}");
+        }
         cluster.kubectl(kubectl, &["delete", "deployment", name]);
     }
 }

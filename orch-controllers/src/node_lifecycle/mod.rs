@@ -116,9 +116,10 @@ impl NodeLifecycleController {
         let lease = self.leases.get(&NamespacedName::new(LEASES, key.name()));
         let pulse = Pulse::of(node, lease.as_deref());
         let mut heard = self.heard.lock();
-        let heard = heard
-            .entry(key.clone())
-            .or_insert_with(|| Heard::now(pulse.clone()));
+        let heard = heard.entry(key.clone()).or_insert_with(|| {
+            self.tell_registered(node);
+            Heard::now(pulse.clone())
+        });
         heard.update(pulse);
         let grace = if health::ever_reported(node) {
             self.grace
@@ -126,6 +127,15 @@ impl NodeLifecycleController {
             self.start_grace
         };
         heard.at() + grace
+    }
+
+    /// This controller has not seen the node since it started.
+    fn tell_registered(&self, node: &Node) {
+        let name = node.name_any();
+        let message = format!("Node {name} event: Registered Node {name} in Controller");
+        let about = events::reference(node);
+        self.recorder
+            .event(&about, EventType::Normal, "RegisteredNode", message);
     }
 
     /// The conditions of a silent node are unknown.

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus,
+    NodeStatus, ObjectReference,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use orch_core::events::EventType;
 use orch_core::informer::{Event, Informer};
 use orch_core::ready::Ready;
 use parking_lot::Mutex;
@@ -48,6 +49,8 @@ pub(super) struct NodeKeeper {
     info: k8s_openapi::api::core::v1::NodeSystemInfo,
     registered: Ready,
     reported: Mutex<Option<NodeStatus>>,
+    /// The conditions of the Node when it was registered, from an earlier life of this agent.
+    found: Mutex<Vec<NodeCondition>>,
     /// The UID of the Node as it is registered now; the lease is owned by it.
     uid: watch::Sender<String>,
 }
@@ -66,6 +69,7 @@ impl NodeKeeper {
             info: host::system_info(runtime_version),
             registered: Ready::new(),
             reported: Mutex::default(),
+            found: Mutex::default(),
             uid: watch::Sender::default(),
         }
     }
@@ -85,6 +89,7 @@ impl NodeKeeper {
 
     /// Registers the node, then keeps status and lease until `shutdown`.
     pub(super) async fn run(self, shutdown: CancellationToken) {
+        self.event("Starting", "Starting kubelet.");
         let work = async {
             let node = self.register().await;
             tokio::join!(self.keep_status(&node), self.keep_lease());
@@ -100,7 +105,8 @@ impl NodeKeeper {
         let mut pause = Duration::from_millis(100);
         loop {
             match self.try_register().await {
-                Ok(node) => {
+                Ok((node, found)) => {
+                    *self.found.lock() = found;
                     let uid = node.metadata.uid.clone().unwrap_or_default();
                     *self.reported.lock() = None;
                     self.uid.send_replace(uid);
@@ -113,8 +119,8 @@ impl NodeKeeper {
         }
     }
 
-    /// Creates the Node, or gives the one that is there the labels it should have.
-    async fn try_register(&self) -> Result<Node, kube::Error> {
+    /// Creates the Node, or gives the one that is there the labels it should have; with the conditions that one has.
+    async fn try_register(&self) -> Result<(Node, Vec<NodeCondition>), kube::Error> {
         let labels = self.labels();
         let wanted = Node {
             metadata: ObjectMeta {
@@ -126,12 +132,16 @@ impl NodeKeeper {
             status: Some(self.status(&[]).await),
         };
         match self.api().create(&PostParams::default(), &wanted).await {
-            Ok(node) => Ok(node),
+            Ok(node) => Ok((node, Vec::new())),
             Err(kube::Error::Api(error)) if error.code == 409 => {
                 let patch = json!({"metadata": {"labels": labels}});
-                self.api()
+                let node = self
+                    .api()
                     .patch(self.name(), &PatchParams::default(), &Patch::Strategic(patch))
-                    .await
+                    .await?;
+                let status = node.status.as_ref();
+                let found = status.and_then(|status| status.conditions.clone());
+                Ok((node, found.unwrap_or_default()))
             }
             Err(error) => Err(error),
         }
@@ -211,10 +221,10 @@ impl NodeKeeper {
     /// Writes the status if it changed or must be; says whether it was written.
     async fn report(&self, force: bool) -> Result<bool, kube::Error> {
         let before = self.reported.lock().clone();
-        let known = before
-            .as_ref()
-            .and_then(|status| status.conditions.clone())
-            .unwrap_or_default();
+        let known = match &before {
+            Some(before) => before.conditions.clone().unwrap_or_default(),
+            None => self.found.lock().clone(),
+        };
         let status = self.status(&known).await;
         if !force && before.is_some_and(|before| same(&before, &status)) {
             return Ok(false);
@@ -223,8 +233,23 @@ impl NodeKeeper {
         self.api()
             .patch_status(self.name(), &PatchParams::default(), &Patch::Strategic(patch))
             .await?;
+        for reason in transitions(&known, status.conditions.as_deref().unwrap_or_default()) {
+            self.event(reason, format!("Node {} status is now: {reason}", self.name()));
+        }
         *self.reported.lock() = Some(status);
         Ok(true)
+    }
+
+    /// Records an event about the node. As upstream has it, the node's name stands for its UID in the agent's events.
+    fn event(&self, reason: &str, message: impl Into<String>) {
+        let about = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.name().into()),
+            uid: Some(self.name().into()),
+            ..ObjectReference::default()
+        };
+        let recorder = &self.shared.recorder;
+        recorder.event(&about, EventType::Normal, reason, message);
     }
 
     async fn status(&self, known: &[NodeCondition]) -> NodeStatus {
@@ -426,6 +451,26 @@ fn conditions(
         .collect()
 }
 
+/// The reasons of the events that tell which conditions changed. That a node is there is no news about its readiness.
+fn transitions(before: &[NodeCondition], after: &[NodeCondition]) -> Vec<&'static str> {
+    let changed = after.iter().filter(|now| {
+        let old = before.iter().find(|old| old.type_ == now.type_);
+        old.map_or(now.type_ != "Ready", |old| old.status != now.status)
+    });
+    let reason = |condition: &NodeCondition| match (&*condition.type_, condition.status == "True") {
+        ("MemoryPressure", true) => Some("NodeHasInsufficientMemory"),
+        ("MemoryPressure", false) => Some("NodeHasSufficientMemory"),
+        ("DiskPressure", true) => Some("NodeHasDiskPressure"),
+        ("DiskPressure", false) => Some("NodeHasNoDiskPressure"),
+        ("PIDPressure", true) => Some("NodeHasInsufficientPID"),
+        ("PIDPressure", false) => Some("NodeHasSufficientPID"),
+        ("Ready", true) => Some("NodeReady"),
+        ("Ready", false) => Some("NodeNotReady"),
+        _ => None,
+    };
+    changed.filter_map(reason).collect()
+}
+
 fn not_ready(runtime: Result<&RuntimeStatus, &String>) -> Option<String> {
     let status = match runtime {
         Ok(status) => status,
@@ -452,6 +497,27 @@ fn not_ready(runtime: Result<&RuntimeStatus, &String>) -> Option<String> {
 mod tests {
     use super::*;
     use crate::runtime::RuntimeCondition;
+
+    #[test]
+    fn events_tell_the_conditions_that_changed_and_no_others() {
+        let now = Timestamp::UNIX_EPOCH;
+        let healthy = ready(RuntimeCondition::ready());
+        let first = conditions(Pressure::default(), Ok(&healthy), &[], now);
+        assert_eq!(
+            transitions(&[], &first),
+            [
+                "NodeHasSufficientMemory",
+                "NodeHasNoDiskPressure",
+                "NodeHasSufficientPID"
+            ]
+        );
+        assert!(transitions(&first, &first).is_empty());
+        let down = conditions(Pressure::default(), Err(&"gone".to_owned()), &first, now);
+        assert_eq!(transitions(&first, &down), ["NodeNotReady"]);
+        let mut silent = first.clone();
+        silent[3].status = "Unknown".into();
+        assert_eq!(transitions(&silent, &first), ["NodeReady"]);
+    }
 
     fn ready(network: RuntimeCondition) -> RuntimeStatus {
         RuntimeStatus {
