@@ -135,12 +135,20 @@ impl Bed {
 
     /// Waits for an event about a pod.
     async fn event(&self, pod: &str, reason: &str) -> Event {
+        self.event_saying("", pod, reason).await
+    }
+
+    /// Waits for an event about a pod with these words in its message. Nodes and pods come to the scheduler on watches of
+    /// their own: a pod may be tried on a node that still has the taint of a new one, and say that first.
+    async fn event_saying(&self, words: &str, pod: &str, reason: &str) -> Event {
         let events: Api<Event> = Api::namespaced(self.server.client(), "default");
         let looking = async {
             loop {
                 let all = events.list(&ListParams::default()).await.unwrap();
                 let about = |e: &Event| {
-                    e.involved_object.name.as_deref() == Some(pod) && e.reason.as_deref() == Some(reason)
+                    e.involved_object.name.as_deref() == Some(pod)
+                        && e.reason.as_deref() == Some(reason)
+                        && e.message.as_deref().unwrap_or_default().contains(words)
                 };
                 if let Some(event) = all.into_iter().find(about) {
                     return event;
@@ -150,7 +158,7 @@ impl Bed {
         };
         tokio::time::timeout(TOO_LONG, looking)
             .await
-            .unwrap_or_else(|_| panic!("no event {reason} about {pod}"))
+            .unwrap_or_else(|_| panic!("no event {reason} {words} about {pod}"))
     }
 }
 
@@ -359,11 +367,9 @@ async fn room_is_given_back_when_a_binding_fails_and_the_pod_is_tried_again() {
     let bed = Bed::start_with(|builder| builder.profile(clumsy)).await;
     bed.node("n", "2", json!({})).await;
     bed.pod("p", "2", json!({})).await;
-    let event = bed.event("p", "FailedScheduling").await;
-    assert_eq!(
-        event.message.as_deref(),
-        Some("binding rejected: Clumsy: dropped it")
-    );
+    let words = "binding rejected: Clumsy: dropped it";
+    let event = bed.event_saying(words, "p", "FailedScheduling").await;
+    assert_eq!(event.message.as_deref(), Some(words));
     assert_eq!(bed.bound("p").await, "n");
 }
 
