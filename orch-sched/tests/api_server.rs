@@ -101,11 +101,10 @@ impl Bed {
 
     async fn wait(&self, name: &str, what: impl Condition<Pod>) -> Pod {
         let waiting = await_condition(self.pods(), name, what);
-        tokio::time::timeout(TOO_LONG, waiting)
-            .await
-            .expect("the pod gets there")
-            .unwrap()
-            .expect("the pod exists")
+        let Ok(pod) = tokio::time::timeout(TOO_LONG, waiting).await else {
+            panic!("the pod does not get there: {:#?}", self.pods().get(name).await);
+        };
+        pod.unwrap().expect("the pod exists")
     }
 
     async fn bound(&self, name: &str) -> String {

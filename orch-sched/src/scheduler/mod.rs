@@ -1,5 +1,6 @@
 //! The engine at work on an API server.
 
+mod reports;
 mod run;
 mod write;
 

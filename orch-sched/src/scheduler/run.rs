@@ -1,3 +1,4 @@
+use super::reports::{Report, Reports};
 use super::{Scheduler, write};
 use crate::binding::{BindError, Binding};
 use crate::engine::{Assignment, Decision, Engine, Unschedulable};
@@ -61,6 +62,7 @@ pub(super) async fn run(scheduler: Scheduler, shutdown: CancellationToken) {
         namespaces: Feed::new(namespace_events),
         leadership,
         requests: JoinSet::new(),
+        reports: Reports::default(),
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -86,6 +88,7 @@ struct Work {
     namespaces: Feed<SlimNamespace>,
     leadership: Option<watch::Receiver<Leadership>>,
     requests: JoinSet<Done>,
+    reports: Reports,
 }
 
 /// The events of one kind.
@@ -98,7 +101,9 @@ struct Feed<K> {
 /// A request that has ended.
 enum Done {
     Bound(Assignment, Result<(), BindError>),
-    Reported,
+    /// A condition was written, or could not be.
+    Reported(PodKey, bool),
+    Evicted,
 }
 
 impl<K> Feed<K> {
@@ -181,7 +186,10 @@ impl Work {
         for event in self.pods.take() {
             match event {
                 Event::Applied { old, new } => self.pod_applied(old.as_deref(), &new, now),
-                Event::Deleted(old) => self.engine.remove_pod(&PodKey::of(&old), now),
+                Event::Deleted(old) => {
+                    self.reports.forget(&PodKey::of(&old));
+                    self.engine.remove_pod(&PodKey::of(&old), now);
+                }
                 Event::Synced => self.pods.synced = true,
             }
         }
@@ -215,9 +223,14 @@ impl Work {
     /// A pod whose UID changed is another pod that took over the name between two looks.
     fn pod_applied(&mut self, old: Option<&SlimPod>, new: &SlimPod, now: Duration) {
         if let Some(old) = old.map(PodKey::of).filter(|old| *old != PodKey::of(new)) {
+            self.reports.forget(&old);
             self.engine.remove_pod(&old, now);
         }
-        self.engine.set_pod(PodInfo::from(new), now);
+        let pod = PodInfo::from(new);
+        if pod.node_name.is_some() {
+            self.reports.forget(&pod.key);
+        }
+        self.engine.set_pod(pod, now);
     }
 
     fn may_decide(&self) -> bool {
@@ -270,8 +283,15 @@ impl Work {
     }
 
     fn done(&mut self, done: Done) {
-        let Done::Bound(assignment, result) = done else {
-            return;
+        let (assignment, result) = match done {
+            Done::Bound(assignment, result) => (assignment, result),
+            Done::Reported(key, written) => {
+                if let Some(next) = self.reports.ended(&key, written) {
+                    self.report(next);
+                }
+                return;
+            }
+            Done::Evicted => return,
         };
         let recorder = &self.recorders[assignment.profile];
         let pod = &assignment.pod;
@@ -292,7 +312,12 @@ impl Work {
                         "FailedScheduling",
                         message.clone(),
                     );
-                    self.report(pod.clone(), "SchedulerError", &message, None);
+                    self.report(Report {
+                        pod: pod.clone(),
+                        reason: "SchedulerError",
+                        message,
+                        nominated: None,
+                    });
                 }
             }
         }
@@ -314,28 +339,34 @@ impl Work {
             "FailedScheduling",
             message.clone(),
         );
-        self.report(
-            failure.pod.clone(),
-            "Unschedulable",
-            &message,
-            failure.nominated.as_deref(),
-        );
+        self.report(Report {
+            pod: failure.pod.clone(),
+            reason: "Unschedulable",
+            message,
+            nominated: failure.nominated.clone(),
+        });
         if !failure.victims.is_empty() {
             self.evict(failure);
         }
     }
 
-    fn report(&mut self, pod: Arc<PodInfo>, reason: &str, message: &str, nominated: Option<&str>) {
-        let Some(patch) = write::unscheduled_status(&pod, reason, message, nominated, Timestamp::now())
-        else {
+    fn report(&mut self, report: Report) {
+        let Some(report) = self.reports.admit(report) else {
             return;
         };
+        let before = self.reports.last(&report.pod);
+        let Some((condition, patch)) = write::unscheduled_status(&report, before, Timestamp::now()) else {
+            return;
+        };
+        let pod = report.pod;
+        self.reports.begun(&pod.key, condition);
         let client = self.client.clone();
         self.requests.spawn(async move {
-            if let Err(error) = write::patch_status(client, &pod, &patch).await {
+            let result = write::patch_status(client, &pod, &patch).await;
+            if let Err(error) = &result {
                 tracing::debug!(pod = pod.full_name(), %error, "cannot write the PodScheduled condition");
             }
-            Done::Reported
+            Done::Reported(pod.key.clone(), result.is_ok())
         });
     }
 
@@ -358,7 +389,7 @@ impl Work {
                 }),
                 Err(error) => tracing::warn!(pod = failure.pod.full_name(), %error, "cannot evict for a pod"),
             }
-            Done::Reported
+            Done::Evicted
         });
     }
 }

@@ -4,6 +4,7 @@ use crate::binding::{BindError, BindOutcome, Binding};
 use crate::engine::Unschedulable;
 use crate::object::PodInfo;
 use crate::policy::SchedulerPolicy;
+use crate::scheduler::reports::Report;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -44,18 +45,24 @@ pub(super) fn reference(pod: &PodInfo) -> ObjectReference {
     }
 }
 
-/// What is to be written into a pod's status; none when it stands there already.
+/// The condition and what is to be written into a pod's status; none when it stands there already.
 pub(super) fn unscheduled_status(
-    pod: &PodInfo,
-    reason: &str,
-    message: &str,
-    nominated: Option<&str>,
+    report: &Report,
+    before: Option<&PodCondition>,
     now: Timestamp,
-) -> Option<serde_json::Value> {
-    let before = pod.scheduled_condition.as_ref();
+) -> Option<(PodCondition, serde_json::Value)> {
+    let Report {
+        pod,
+        reason,
+        message,
+        nominated,
+    } = report;
     let says_so = |c: &PodCondition| {
-        c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message)
+        c.status == "False"
+            && c.reason.as_deref() == Some(*reason)
+            && c.message.as_deref() == Some(message.as_str())
     };
+    let nominated = nominated.as_deref();
     let nominated_news = nominated.filter(|node| pod.nominated_node.as_deref() != Some(*node));
     if before.is_some_and(says_so) && nominated_news.is_none() {
         return None;
@@ -66,8 +73,8 @@ pub(super) fn unscheduled_status(
     let condition = PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
+        reason: Some((*reason).to_owned()),
+        message: Some(message.clone()),
         last_transition_time: Some(since.unwrap_or(Time(now))),
         observed_generation: pod.generation,
         ..PodCondition::default()
@@ -77,7 +84,8 @@ pub(super) fn unscheduled_status(
         status["nominatedNodeName"] = json!(node);
     }
     // With the UID, a pod that took over the name is left alone.
-    Some(json!({ "metadata": { "uid": pod.uid }, "status": status }))
+    let patch = json!({ "metadata": { "uid": pod.uid }, "status": status });
+    Some((condition, patch))
 }
 
 /// Merges a status into a pod's.
@@ -143,22 +151,22 @@ mod tests {
             Timestamp::from_second(1000).unwrap(),
             Timestamp::from_second(2000).unwrap(),
         );
-        let mut waiting = pod("p").uid("u").build();
-        let first = unscheduled_status(&waiting, "Unschedulable", "no room", None, early).unwrap();
-        let condition: PodCondition =
-            serde_json::from_value(first["status"]["conditions"][0].clone()).unwrap();
+        let report = |message: &str, nominated: Option<&str>| Report {
+            pod: Arc::new(pod("p").uid("u").build()),
+            reason: "Unschedulable",
+            message: message.to_owned(),
+            nominated: nominated.map(str::to_owned),
+        };
+        let (condition, first) = unscheduled_status(&report("no room", None), None, early).unwrap();
         assert_eq!(first["metadata"]["uid"], "u");
-        waiting.scheduled_condition = Some(condition);
-        assert_eq!(
-            unscheduled_status(&waiting, "Unschedulable", "no room", None, late),
-            None
-        );
-        let other = unscheduled_status(&waiting, "Unschedulable", "still none", None, late).unwrap();
+        let before = Some(&condition);
+        assert_eq!(unscheduled_status(&report("no room", None), before, late), None);
+        let (_, other) = unscheduled_status(&report("still none", None), before, late).unwrap();
         assert_eq!(
             other["status"]["conditions"][0]["lastTransitionTime"],
             "1970-01-01T00:16:40Z"
         );
-        let nominated = unscheduled_status(&waiting, "Unschedulable", "no room", Some("n"), late).unwrap();
+        let (_, nominated) = unscheduled_status(&report("no room", Some("n")), before, late).unwrap();
         assert_eq!(nominated["status"]["nominatedNodeName"], "n");
     }
 }
