@@ -372,7 +372,7 @@ async fn room_is_given_back_when_a_binding_fails_and_the_pod_is_tried_again() {
     assert_eq!(bed.bound("p").await, "n");
 }
 
-/// Evicts whoever is in the way of a pod, if that helps.
+/// Evicts the pod named victim if it is in the way of another.
 #[derive(Debug)]
 struct Bully;
 
@@ -384,9 +384,11 @@ impl SchedulerPolicy for Bully {
     fn post_filter(&self, attempt: &mut FailedAttempt<'_>) -> PostFilter {
         for id in attempt.diagnosis.resolvable.iter() {
             let node = attempt.cluster.node(id).name().to_owned();
-            let Some(victim) = attempt.cluster.node(id).pods().first().cloned() else {
+            let node_of_victim = attempt.cluster.node(id);
+            let Some(victim) = node_of_victim.pods().iter().find(|pod| pod.name == "victim") else {
                 continue;
             };
+            let victim = victim.clone();
             attempt.cluster.remove_pod(&victim.key);
             let helps = attempt.fits(id);
             attempt.cluster.set_pod(victim.clone(), &node);
