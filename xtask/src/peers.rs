@@ -1,7 +1,8 @@
 //! The real peers that the tests talk to, installed from Debian's packages.
 //!
-//! Programs which the system must know go through `apt-get install`. The two kubectls are only unpacked, below
-//! `target/peers`, so that whatever kubectl a machine has stays as it is and the tests name theirs.
+//! Programs which the system must know go through `apt-get install`. The kubectls and etcds are only unpacked, below
+//! `target/peers`, so that whatever kubectl a machine has stays as it is, no etcd is started as a service, and the tests
+//! name theirs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,17 +16,52 @@ const SYSTEM: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("conntrack", "conntrack"),
+    ("protoc", "protobuf-compiler"),
+    ("strace", "strace"),
 ];
 
 const SID: &str =
     "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main\n";
 const STABLE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main\n";
 
+/// A program that is unpacked from a package of a suite which the system's own apt need not know.
+struct Unpacked {
+    /// What it is called below `target/peers`.
+    name: &'static str,
+    source: &'static str,
+    package: &'static str,
+    /// Where it is in the package.
+    path: &'static str,
+}
+
+const fn unpacked(
+    name: &'static str,
+    source: &'static str,
+    package: &'static str,
+    path: &'static str,
+) -> Unpacked {
+    Unpacked {
+        name,
+        source,
+        package,
+        path,
+    }
+}
+
+const UNPACKED: &[Unpacked] = &[
+    unpacked("kubectl-debian", STABLE, "kubernetes-client", "usr/bin/kubectl"),
+    unpacked("kubectl-current", SID, "kubectl", "usr/bin/kubectl"),
+    unpacked("etcd-debian", STABLE, "etcd-server", "usr/bin/etcd"),
+    unpacked("etcd-current", SID, "etcd-server", "usr/bin/etcd"),
+    unpacked("etcdctl-debian", STABLE, "etcd-client", "usr/bin/etcdctl"),
+];
+
 /// Installs whatever is missing; a second call does nothing.
 pub(crate) fn install() -> anyhow::Result<()> {
     system()?;
-    kubectl("kubectl-debian", STABLE, "kubernetes-client")?;
-    kubectl("kubectl-current", SID, "kubectl")?;
+    for peer in UNPACKED {
+        unpack(peer)?;
+    }
     if !found_in_cargo("cargo-deny") {
         command("cargo", &["install", "--locked", "--quiet", "cargo-deny"])?;
     }
@@ -53,8 +89,9 @@ fn system() -> anyhow::Result<()> {
     as_root("apt-get", &arguments)
 }
 
-/// Unpacks one kubectl to `target/peers/NAME`, from a suite that the system's own apt need not know.
-fn kubectl(name: &str, source: &str, package: &str) -> anyhow::Result<()> {
+/// Unpacks one program to `target/peers/NAME`.
+fn unpack(peer: &Unpacked) -> anyhow::Result<()> {
+    let (name, package) = (peer.name, peer.package);
     let program = target().join("peers").join(name);
     if program.is_file() {
         return Ok(());
@@ -63,14 +100,14 @@ fn kubectl(name: &str, source: &str, package: &str) -> anyhow::Result<()> {
     for folder in ["lists/partial", "cache/archives/partial", "unpacked"] {
         fs::create_dir_all(work.join(folder))?;
     }
-    fs::write(work.join("sources.list"), source)?;
+    fs::write(work.join("sources.list"), peer.source)?;
     let archive = download(&work, package)?;
     command(
         "dpkg-deb",
         &["-x", text(&archive)?, text(&work.join("unpacked"))?],
     )?;
-    fs::copy(work.join("unpacked/usr/bin/kubectl"), &program)
-        .with_context(|| format!("package {package} holds no usr/bin/kubectl"))?;
+    fs::copy(work.join("unpacked").join(peer.path), &program)
+        .with_context(|| format!("package {package} holds no {}", peer.path))?;
     fs::remove_dir_all(&work)?;
     Ok(())
 }
@@ -93,7 +130,7 @@ fn download(work: &Path, package: &str) -> anyhow::Result<PathBuf> {
             .collect()
     };
     apt(&with(&["-q", "update"]))?;
-    // `install --download-only` would follow dependencies; kubectl needs only the C library.
+    // `install --download-only` would follow dependencies; these programs need only the C library.
     let output = std::process::Command::new("apt-get")
         .args(with(&["-q", "download", package]))
         .current_dir(work)
