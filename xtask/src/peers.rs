@@ -11,12 +11,13 @@ use anyhow::{Context, bail};
 
 use crate::run::{as_root, command, found, target};
 
-/// A program that tests call, and the Debian package that brings it.
+/// What tests and builds need, by the name of a program or the path of a file, and the Debian package that brings it.
 const SYSTEM: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("conntrack", "conntrack"),
     ("protoc", "protobuf-compiler"),
+    ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev"),
     ("strace", "strace"),
 ];
 
