@@ -95,6 +95,14 @@ pub enum StoreError {
         source: Arc<io::Error>,
     },
 
+    /// The store's server refuses this client: its credentials or rights do not suffice, or what it was told about the
+    /// connection contradicts itself. Nothing was written. For implementations that are remote.
+    #[error("the store refuses access: {reason}")]
+    Denied {
+        /// What the server said.
+        reason: String,
+    },
+
     /// The store was closed or dropped. The outcome of a write that was under way is unknown.
     #[error("the store is closed")]
     Closed,

@@ -34,6 +34,8 @@ pub mod disk;
 mod embedded;
 mod engine;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 pub mod fanout;
 mod kv;
 mod limits;
@@ -47,6 +49,8 @@ mod watch;
 pub use compactor::Compactor;
 pub use embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
 pub use error::StoreError;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdOptions, EtcdStore};
 pub use kv::{Event, EventKind, KeyValue};
 pub use limits::Limits;
 pub use memory::MemoryStore;
