@@ -41,6 +41,9 @@ enum Task {
         /// What to measure
         #[arg(value_enum)]
         area: figures::Area,
+        /// For the program that measures, after `--`
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
 }
 
@@ -49,6 +52,6 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => peers::install(),
         Task::Test { only, no_setup } => steps::run(only.as_deref(), !no_setup),
         Task::Bench { bench } => steps::bench(bench.as_deref()),
-        Task::Figures { area } => figures::run(area),
+        Task::Figures { area, arguments } => figures::run(area, &arguments),
     }
 }

@@ -1,12 +1,13 @@
 //! `cargo xtask figures AREA`: measures, prints a table, writes `target/figures/AREA.jsonl`. It does not pass or fail.
 
 mod cluster;
+mod store;
 
 use std::fs;
 use std::io::Write;
 
-use anyhow::Context;
-use serde::Serialize;
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::run::target;
 
@@ -15,48 +16,94 @@ use crate::run::target;
 pub(crate) enum Area {
     /// The whole cluster: start, memory, time to a running Deployment
     Cluster,
+    /// The store beside etcd: writes, lists, events, memory, recovery; see `-- --help`. Takes a quarter of an hour
+    Store,
 }
 
 /// One measured figure, and the aim it is held against.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     name: String,
     value: f64,
-    unit: &'static str,
-    /// The bound to stay under; `None` for a figure that is only reported.
+    unit: String,
+    /// The bound to keep, of the ratio in a comparison and else of the value; `None` for a figure that is only reported.
     aim: Option<f64>,
+    bound: Option<Bound>,
     met: Option<bool>,
+    /// What it is compared with, measured in the same run.
+    other: Option<String>,
+    other_value: Option<f64>,
+    /// How many times better ours is; in a comparison with a bound to stay under, how many times as long it takes.
+    ratio: Option<f64>,
+}
+
+/// On which side of its aim a figure should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Bound {
+    #[serde(rename = "at least")]
+    AtLeast,
+    #[serde(rename = "at most")]
+    AtMost,
 }
 
 impl Figure {
     /// A figure that should stay below `aim`.
-    fn under(name: impl Into<String>, value: f64, unit: &'static str, aim: f64) -> Self {
+    fn under(name: impl Into<String>, value: f64, unit: &str, aim: f64) -> Self {
         Self {
-            name: name.into(),
-            value,
-            unit,
             aim: Some(aim),
+            bound: Some(Bound::AtMost),
             met: Some(value < aim),
+            ..Self::report(name, value, unit)
         }
     }
 
     /// A figure without an aim.
-    fn report(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+    fn report(name: impl Into<String>, value: f64, unit: &str) -> Self {
         Self {
             name: name.into(),
             value,
-            unit,
+            unit: unit.to_owned(),
             aim: None,
+            bound: None,
             met: None,
+            other: None,
+            other_value: None,
+            ratio: None,
+        }
+    }
+
+    fn aim_text(&self) -> String {
+        let Some(aim) = self.aim else {
+            return "-".to_owned();
+        };
+        let sign = match self.bound {
+            Some(Bound::AtLeast) => '>',
+            Some(Bound::AtMost) | None => '<',
+        };
+        let times = if self.ratio.is_some() { "x" } else { "" };
+        format!("{sign} {aim}{times}")
+    }
+
+    fn other_text(&self) -> String {
+        match (&self.other, self.other_value) {
+            (Some(other), Some(value)) => format!("{} {other}", short(value)),
+            _ => "-".to_owned(),
         }
     }
 }
 
-/// Measures an area.
-pub(crate) fn run(area: Area) -> anyhow::Result<()> {
+/// Measures an area; `arguments` are for the program that measures.
+pub(crate) fn run(area: Area, arguments: &[String]) -> anyhow::Result<()> {
     let (name, figures) = match area {
-        Area::Cluster => ("cluster", cluster::measure()?),
+        Area::Cluster => {
+            ensure!(arguments.is_empty(), "the cluster's figures take no arguments");
+            ("cluster", cluster::measure()?)
+        }
+        Area::Store => ("store", store::measure(arguments)?),
     };
+    if figures.is_empty() {
+        return Ok(());
+    }
     print(&figures);
     let folder = target().join("figures");
     fs::create_dir_all(&folder)?;
@@ -70,15 +117,37 @@ pub(crate) fn run(area: Area) -> anyhow::Result<()> {
 }
 
 fn print(figures: &[Figure]) {
-    println!("{:<52} {:>10} {:<5} {:>8}  met", "figure", "value", "unit", "aim");
+    let width =
+        |text: &dyn Fn(&Figure) -> usize, least: usize| figures.iter().map(text).fold(least, usize::max);
+    let names = width(&|figure| figure.name.len(), "figure".len());
+    let others = width(&|figure| figure.other_text().len(), "other".len());
+    println!(
+        "{:<names$}  {:>9} {:<4} {:<others$}  {:>7}  {:>7}  met",
+        "figure", "value", "unit", "other", "ratio", "aim"
+    );
     for figure in figures {
-        let aim = figure
-            .aim
-            .map_or_else(|| "-".to_owned(), |aim| format!("< {aim}"));
+        let ratio = figure
+            .ratio
+            .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"));
         let met = figure.met.map_or("-", |met| if met { "yes" } else { "NO" });
         println!(
-            "{:<52} {:>10.1} {:<5} {:>8}  {met}",
-            figure.name, figure.value, figure.unit, aim
+            "{:<names$}  {:>9} {:<4} {:<others$}  {:>7}  {:>7}  {met}",
+            figure.name,
+            short(figure.value),
+            figure.unit,
+            figure.other_text(),
+            ratio,
+            figure.aim_text(),
         );
     }
+}
+
+/// Three digits that count, or all before the point.
+fn short(value: f64) -> String {
+    let digits = match value.abs() {
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}")
 }
