@@ -47,7 +47,9 @@ pub mod testkit;
 mod watch;
 
 pub use compactor::Compactor;
-pub use embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+pub use embedded::{
+    EmbeddedOptions, EmbeddedStore, Import, ImportError, OpenError, Snapshot, SnapshotContent, SnapshotFile,
+};
 pub use error::StoreError;
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdOptions, EtcdStore};

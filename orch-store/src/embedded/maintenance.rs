@@ -1,9 +1,11 @@
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use super::checkpoint::{self, Checkpoint};
 use super::log::Segments;
@@ -36,11 +38,15 @@ pub(super) struct Maintenance {
 struct Signal {
     state: Mutex<SignalState>,
     changed: Condvar,
+    /// Fires after each round.
+    done: Notify,
 }
 
 #[derive(Debug, Default)]
 struct SignalState {
     wanted: bool,
+    /// A round is under way.
+    busy: bool,
     stopped: bool,
     warning: Option<String>,
 }
@@ -69,6 +75,21 @@ impl Maintenance {
         self.signal.changed.notify_one();
     }
 
+    /// Waits until there is nothing to do.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut done = pin!(self.signal.done.notified());
+            done.as_mut().enable();
+            {
+                let state = self.signal.state.lock();
+                if !state.wanted && !state.busy {
+                    return;
+                }
+            }
+            done.await;
+        }
+    }
+
     /// Why the last round failed, if it did.
     pub(super) fn warning(&self) -> Option<String> {
         self.signal.state.lock().warning.clone()
@@ -95,7 +116,16 @@ impl Signal {
             self.changed.wait(&mut state);
         }
         state.wanted = false;
+        state.busy = !state.stopped;
         !state.stopped
+    }
+
+    /// A round is over.
+    fn finish(&self, error: Option<io::Error>) {
+        let mut state = self.state.lock();
+        state.busy = false;
+        state.warning = error.map(|error| format!("compaction could not give back disk space: {error}"));
+        self.done.notify_waiters();
     }
 
     fn is_stopped(&self) -> bool {
@@ -119,9 +149,7 @@ impl Worker {
             if let Err(error) = &result {
                 tracing::warn!(%error, "compaction could not give back disk space");
             }
-            self.signal.state.lock().warning = result
-                .err()
-                .map(|error| format!("compaction could not give back disk space: {error}"));
+            self.signal.finish(result.err());
         }
     }
 

@@ -4,6 +4,7 @@ mod checkpoint;
 mod codec;
 mod committer;
 mod frame;
+mod import;
 mod log;
 mod maintenance;
 mod mark;
@@ -11,6 +12,7 @@ mod options;
 mod queue;
 mod recovery;
 mod segment;
+mod snapshot;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::import::{Import, ImportError};
 pub use self::options::EmbeddedOptions;
+pub use self::snapshot::{Snapshot, SnapshotContent, SnapshotFile};
 
 use self::committer::Committer;
 use self::maintenance::Maintenance;
@@ -36,6 +40,13 @@ pub enum OpenError {
     /// Another store, in this process or another, has the directory open.
     #[error("{} is in use by another store", path.display())]
     Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// The directory does not exist or has no store in it, where one was to be read.
+    #[error("there is no store in {}", path.display())]
+    NoStore {
         /// The directory.
         path: PathBuf,
     },
@@ -143,8 +154,36 @@ impl EmbeddedStore {
         EmbeddedOptions::default()
     }
 
+    /// Reads the state in a directory, which another process may have open, and changes nothing in it.
+    ///
+    /// # Errors
+    /// [`OpenError::NoStore`] for a directory without one; see [`OpenError`] for the others.
+    pub async fn snapshot_of(path: impl AsRef<Path>) -> Result<Snapshot, OpenError> {
+        let path = path.as_ref().to_owned();
+        options::blocking(move || Snapshot::read(&path)).await
+    }
+
+    /// Begins to fill a directory without keys, which is made if it does not exist, with the state that another store
+    /// had at `revision`. The store will stand there, or where it stands now if that is later.
+    ///
+    /// # Errors
+    /// [`ImportError::NotEmpty`] for a directory with keys; see [`OpenError`] for the others.
+    pub async fn import(path: impl AsRef<Path>, revision: Revision) -> Result<Import, ImportError> {
+        let path = path.as_ref().to_owned();
+        options::blocking(move || Import::begin(path, revision)).await
+    }
+
+    /// Waits until the compactions so far have given back what memory and disk space they can. Whether that
+    /// failed, [`Store::health`] tells.
+    ///
+    /// Nobody has to call this: it is for programs that compact and end, as closing the store leaves the rest of that work
+    /// to the next time it is open.
+    pub async fn reclaimed(&self) {
+        self.maintenance.idle().await;
+    }
+
     fn open_blocking(disk: Arc<dyn Disk>, options: &EmbeddedOptions) -> Result<Self, OpenError> {
-        let recovered = recovery::recover(&disk, options.segment_size)?;
+        let recovered = recovery::recover(&disk, options.segment_size, options.skip_to.0)?;
         let log = Arc::clone(recovered.log.segments());
         let volatile = options.volatile.clone();
         let queue = Arc::new(Queue::new(volatile, recovered.log.reserved()));

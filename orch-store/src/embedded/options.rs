@@ -4,8 +4,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{EmbeddedStore, OpenError, open_directory};
-use crate::Limits;
 use crate::disk::Disk;
+use crate::{Limits, Revision};
 
 /// How to open an [`EmbeddedStore`].
 #[derive(Debug, Clone)]
@@ -14,6 +14,7 @@ pub struct EmbeddedOptions {
     pub(super) segment_size: u64,
     pub(super) checkpoint_after: u64,
     pub(super) volatile: Vec<Bytes>,
+    pub(super) skip_to: Revision,
 }
 
 impl Default for EmbeddedOptions {
@@ -23,6 +24,7 @@ impl Default for EmbeddedOptions {
             segment_size: 64 * 1024 * 1024,
             checkpoint_after: 4 * 1024 * 1024,
             volatile: Vec::new(),
+            skip_to: Revision::ZERO,
         }
     }
 }
@@ -63,6 +65,17 @@ impl EmbeddedOptions {
         self
     }
 
+    /// Opening lets the store skip the revisions up to this one, if it has not reached it, and forget its history, so that
+    /// watchers from before get [`StoreError::Compacted`](crate::StoreError::Compacted) and list again. Default: none.
+    ///
+    /// For a store that takes the place of another whose clients have seen these revisions: none of them is told
+    /// a second time, of something else.
+    #[must_use]
+    pub fn skip_to_revision(mut self, revision: Revision) -> Self {
+        self.skip_to = revision;
+        self
+    }
+
     /// Opens the store in a directory, which is made if it does not exist.
     ///
     /// # Errors
@@ -81,14 +94,16 @@ impl EmbeddedOptions {
     }
 }
 
-async fn blocking(
-    open: impl FnOnce() -> Result<EmbeddedStore, OpenError> + Send + 'static,
-) -> Result<EmbeddedStore, OpenError> {
+pub(super) async fn blocking<T, E>(open: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<OpenError> + Send + 'static,
+{
     match tokio::task::spawn_blocking(open).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(OpenError::io("open", "the store", std::io::Error::other(error))),
+            Err(error) => Err(OpenError::io("open", "the store", std::io::Error::other(error)).into()),
         },
     }
 }

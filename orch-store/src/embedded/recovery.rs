@@ -29,16 +29,56 @@ pub(super) struct Recovered {
     pub(super) checkpoint: Option<Checkpoint>,
 }
 
-pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recovered, OpenError> {
+/// What is on disk, read without changing any of it.
+pub(super) struct Found {
+    replay: Replay,
+    checkpoint: Option<Checkpoint>,
+    /// How many keys the checkpoint has.
+    checkpoint_keys: u64,
+    segments: Vec<ReadSegment>,
+    /// Whether the store was closed in good order.
+    was_closed: bool,
+}
+
+/// A segment of the log that was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadSegment {
+    header: segment::Header,
+    stop: Stop,
+    /// How many frames it has.
+    frames: u64,
+}
+
+/// Opens what is on disk for writing. The store then stands at or above `skip_to`.
+pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64, skip_to: u64) -> Result<Recovered, OpenError> {
+    let mut found = read(disk.as_ref())?;
+    let replay = &mut found.replay;
+    let mut skips = !found.was_closed && replay.skip_to(replay.reserved);
+    skips |= replay.skip_to(skip_to);
+    let end = found.segments.last().map(|last| (last.header, last.stop));
+    let segments = found.segments.iter().map(ReadSegment::segment).collect();
+    let mut log = open_log(disk, end, replay, segment_size, segments)?;
+    if skips {
+        log_skip(&mut log, replay.floor)?;
+    }
+    let checkpoint = found.checkpoint;
+    let (state, events) = found.replay.finish();
+    Ok(Recovered {
+        state,
+        events,
+        log,
+        checkpoint,
+    })
+}
+
+/// Reads and checks everything that the state is made of.
+pub(super) fn read(disk: &dyn Disk) -> Result<Found, OpenError> {
     let names = disk
         .list()
         .map_err(|error| OpenError::io("list", "the directory", error))?;
-    let (state, checkpoint) = load_checkpoint(disk.as_ref(), &names)?;
-    let headers = relevant(
-        read_headers(disk.as_ref(), &names)?,
-        state.published,
-        checkpoint.is_some(),
-    )?;
+    let (state, checkpoint) = load_checkpoint(disk, &names)?;
+    let checkpoint_keys = state.index.len();
+    let headers = relevant(read_headers(disk, &names)?, state.published, checkpoint.is_some())?;
     let mut replay = Replay {
         base: state.published,
         floor: state.compacted,
@@ -48,30 +88,83 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64) -> Result<Recover
         reserved: 0,
     };
     let mut segments = Vec::new();
-    let mut end = None;
     for (index, header) in headers.iter().enumerate() {
         let limit = headers.get(index + 1).map(|next| next.previous_length);
-        let stop = replay.segment(disk.as_ref(), header, limit)?;
-        segments.push(Segment {
-            number: header.number,
-            previous_revision: header.previous_revision,
-            length: stop.length,
+        let stop = replay.segment(disk, header, limit)?;
+        segments.push(ReadSegment {
+            header: *header,
+            stop,
+            frames: replay.sequence - header.first_sequence,
         });
-        end = Some((header, stop));
     }
     replay.reach_floor();
-    let skips = !was_closed(disk.as_ref(), &names, end)? && replay.skip_reserved();
-    let mut log = open_log(disk, end, &replay, segment_size, segments)?;
-    if skips {
-        log_skip(&mut log, replay.floor)?;
-    }
-    let (state, events) = replay.finish();
-    Ok(Recovered {
-        state,
-        events,
-        log,
+    let was_closed = was_closed(disk, &names, segments.last())?;
+    Ok(Found {
+        replay,
         checkpoint,
+        checkpoint_keys,
+        segments,
+        was_closed,
     })
+}
+
+impl Found {
+    /// The newest segment's file name.
+    pub(super) fn last_segment(&self) -> Option<String> {
+        self.segments.last().map(|last| segment::name(last.header.number))
+    }
+
+    /// Up to here revisions may have been shown to readers, in the log or not.
+    pub(super) fn shown(&self) -> u64 {
+        let beyond = if self.was_closed { 0 } else { self.replay.reserved };
+        self.replay.state.assigned.max(beyond)
+    }
+
+    pub(super) fn was_closed(&self) -> bool {
+        self.was_closed
+    }
+
+    /// The checkpoint and how many keys it has.
+    pub(super) fn checkpoint(&self) -> Option<(Checkpoint, u64)> {
+        self.checkpoint
+            .map(|checkpoint| (checkpoint, self.checkpoint_keys))
+    }
+
+    pub(super) fn segments(&self) -> &[ReadSegment] {
+        &self.segments
+    }
+
+    pub(super) fn into_state(self) -> State {
+        self.replay.finish().0
+    }
+}
+
+impl ReadSegment {
+    pub(super) fn name(&self) -> String {
+        segment::name(self.header.number)
+    }
+
+    /// How many bytes of it are whole frames and the header.
+    pub(super) fn length(&self) -> u64 {
+        self.stop.length
+    }
+
+    /// How many bytes follow them.
+    pub(super) fn torn(&self) -> u64 {
+        self.stop.torn
+    }
+
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    fn segment(&self) -> Segment {
+        Segment {
+            number: self.header.number,
+            previous_revision: self.header.previous_revision,
+            length: self.stop.length,
+        }
+    }
 }
 
 fn load_checkpoint(disk: &dyn Disk, names: &[String]) -> Result<(State, Option<Checkpoint>), OpenError> {
@@ -141,18 +234,14 @@ fn relevant(
 }
 
 /// Whether the store was closed in good order, after which the log ends where it ended then.
-fn was_closed(
-    disk: &dyn Disk,
-    names: &[String],
-    end: Option<(&segment::Header, Stop)>,
-) -> Result<bool, OpenError> {
+fn was_closed(disk: &dyn Disk, names: &[String], end: Option<&ReadSegment>) -> Result<bool, OpenError> {
     let Some(mark) = Mark::read(disk, names)? else {
         return Ok(false);
     };
     let name = segment::name(mark.number);
     match end {
-        Some((header, stop)) if header.number == mark.number => {
-            if stop.is_torn || stop.length != mark.length {
+        Some(ReadSegment { header, stop, .. }) if header.number == mark.number => {
+            if stop.is_torn() || stop.length != mark.length {
                 return Err(OpenError::corrupt(
                     &name,
                     stop.length,
@@ -179,7 +268,7 @@ fn log_skip(log: &mut Log, floor: u64) -> Result<(), OpenError> {
 
 fn open_log(
     disk: &Arc<dyn Disk>,
-    end: Option<(&segment::Header, Stop)>,
+    end: Option<(segment::Header, Stop)>,
     replay: &Replay,
     segment_size: u64,
     segments: Vec<Segment>,
@@ -192,7 +281,7 @@ fn open_log(
         reserved: replay.reserved,
     };
     let log = match end {
-        Some((header, stop)) if !stop.is_torn => {
+        Some((header, stop)) if !stop.is_torn() => {
             Log::resume(disk, header.salt, position, segment_size, segments)
         }
         _ => Log::begin(disk, position, segment_size, segments),
@@ -204,8 +293,14 @@ fn open_log(
 #[derive(Debug, Clone, Copy)]
 struct Stop {
     length: u64,
-    /// Whether something follows them.
-    is_torn: bool,
+    /// How many bytes follow them.
+    torn: u64,
+}
+
+impl Stop {
+    fn is_torn(self) -> bool {
+        self.torn > 0
+    }
 }
 
 /// The state as far as the log has been read.
@@ -246,11 +341,11 @@ impl Replay {
         frames.skip_header()?;
         loop {
             if limit == Some(frames.offset) {
-                return Ok(frames.stop(false));
+                return Ok(frames.stop(0));
             }
             match frames.next(self.sequence)? {
                 Next::Frame(payload) => self.frame(&frames, &payload)?,
-                Next::End if limit.is_none() => return Ok(frames.stop(false)),
+                Next::End if limit.is_none() => return Ok(frames.stop(0)),
                 Next::Torn(tail) if limit.is_none() => {
                     return frames.check_torn(&tail);
                 }
@@ -305,14 +400,14 @@ impl Replay {
         self.state.assigned = self.state.assigned.max(self.floor);
     }
 
-    /// After a crash: the revisions that volatile writes may have taken are not given out again, and as readers may have
-    /// seen what is now lost, they have to begin anew. Returns whether there were any.
-    fn skip_reserved(&mut self) -> bool {
-        if self.reserved <= self.state.assigned {
+    /// Gives up the history and the revisions up to this one: after a crash those that volatile writes may have taken,
+    /// because readers may have seen what is now lost and have to begin anew. Returns whether there were any.
+    fn skip_to(&mut self, revision: u64) -> bool {
+        if revision <= self.state.assigned {
             return false;
         }
-        self.state.assigned = self.reserved;
-        self.floor = self.reserved;
+        self.state.assigned = revision;
+        self.floor = revision;
         true
     }
 
@@ -401,13 +496,13 @@ impl Frames<'_> {
             bytes = tail.len(),
             "the log ends in a write that a crash cut off; it was not acknowledged and is ignored"
         );
-        Ok(self.stop(true))
+        Ok(self.stop(tail.len() as u64))
     }
 
-    fn stop(&self, is_torn: bool) -> Stop {
+    fn stop(&self, torn: u64) -> Stop {
         Stop {
             length: self.offset,
-            is_torn,
+            torn,
         }
     }
 

@@ -56,6 +56,11 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// How many keys there are, deleted ones whose history is kept among them.
+    pub(crate) fn len(&self) -> u64 {
+        self.chains.len() as u64
+    }
+
     pub(crate) fn newest(&self, key: &[u8]) -> Option<&Version> {
         self.chains.get(key).map(|chain| &chain.newest)
     }

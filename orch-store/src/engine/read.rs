@@ -10,14 +10,7 @@ const CHUNK: usize = 1024;
 
 impl Engine {
     pub(crate) fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Read, StoreError> {
-        let state = self.state.read();
-        let revision = at.unwrap_or(Revision(state.published));
-        state.check_readable(revision)?;
-        let kv = state
-            .index
-            .at(key, revision.0)
-            .and_then(|(key, version)| version.to_kv(key));
-        Ok(Read { kv, revision })
+        self.state.read().get(key, at)
     }
 
     pub(crate) fn list(&self, prefix: &[u8], options: &ListOptions) -> Result<ListPage, StoreError> {
@@ -63,6 +56,27 @@ impl Engine {
                 return Ok(scan.into_page());
             }
         }
+    }
+}
+
+impl State {
+    pub(crate) fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Read, StoreError> {
+        let revision = at.unwrap_or(Revision(self.published));
+        self.check_readable(revision)?;
+        let kv = self
+            .index
+            .at(key, revision.0)
+            .and_then(|(key, version)| version.to_kv(key));
+        Ok(Read { kv, revision })
+    }
+
+    /// Lists in one go: for a state that nobody writes to.
+    pub(crate) fn list(&self, prefix: &[u8], options: &ListOptions) -> Result<ListPage, StoreError> {
+        let at = options.at.unwrap_or(Revision(self.published));
+        self.check_readable(at)?;
+        let mut scan = Scan::new(prefix, options, at);
+        scan.run(self, usize::MAX);
+        Ok(scan.into_page())
     }
 }
 
