@@ -84,8 +84,20 @@ async fn a_directory_without_a_store_has_no_snapshot() {
     for path in [directory.path(), &missing] {
         let error = EmbeddedStore::snapshot_of(path).await.unwrap_err();
         assert!(matches!(error, OpenError::NoStore { .. }), "{error:?}");
+        let error = EmbeddedStore::options()
+            .must_exist()
+            .open(path)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, OpenError::NoStore { .. }), "{error:?}");
     }
     assert!(!missing.exists());
+    drop(open(&missing).await);
+    EmbeddedStore::options()
+        .must_exist()
+        .open(&missing)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

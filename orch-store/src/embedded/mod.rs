@@ -212,6 +212,9 @@ impl EmbeddedStore {
 }
 
 fn open_directory(path: &Path, options: &EmbeddedOptions) -> Result<EmbeddedStore, OpenError> {
+    if options.must_exist {
+        snapshot::check_is_store(path)?;
+    }
     let directory = Directory::open(path)?;
     EmbeddedStore::open_blocking(Arc::new(directory), options)
 }

@@ -15,6 +15,7 @@ pub struct EmbeddedOptions {
     pub(super) checkpoint_after: u64,
     pub(super) volatile: Vec<Bytes>,
     pub(super) skip_to: Revision,
+    pub(super) must_exist: bool,
 }
 
 impl Default for EmbeddedOptions {
@@ -25,6 +26,7 @@ impl Default for EmbeddedOptions {
             checkpoint_after: 4 * 1024 * 1024,
             volatile: Vec::new(),
             skip_to: Revision::ZERO,
+            must_exist: false,
         }
     }
 }
@@ -73,6 +75,13 @@ impl EmbeddedOptions {
     #[must_use]
     pub fn skip_to_revision(mut self, revision: Revision) -> Self {
         self.skip_to = revision;
+        self
+    }
+
+    /// Opening a directory without a store fails with [`OpenError::NoStore`] instead of making one there.
+    #[must_use]
+    pub fn must_exist(mut self) -> Self {
+        self.must_exist = true;
         self
     }
 

@@ -83,7 +83,7 @@ impl Snapshot {
     }
 
     fn attempt(disk: &ReadOnly) -> Result<Self, OpenError> {
-        disk.check_is_store()?;
+        check_is_store(&disk.0)?;
         let found = recovery::read(disk)?;
         if let Some(name) = found.last_segment() {
             // The last frame may be whole and yet only in the kernel's hands.
@@ -184,23 +184,25 @@ fn files(found: &Found) -> Vec<SnapshotFile> {
     checkpoint.into_iter().chain(segments).collect()
 }
 
+pub(super) fn check_is_store(path: &Path) -> Result<(), OpenError> {
+    let names = match ReadOnly(path.to_owned()).list() {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(OpenError::io("read", &path.display().to_string(), error)),
+    };
+    let is_ours = |name: &String| segment::number(name).or(checkpoint::revision(name)).is_some();
+    if names.iter().any(is_ours) {
+        return Ok(());
+    }
+    Err(OpenError::NoStore {
+        path: path.to_owned(),
+    })
+}
+
 /// A directory that is only read.
 struct ReadOnly(PathBuf);
 
 impl ReadOnly {
-    fn check_is_store(&self) -> Result<(), OpenError> {
-        let names = match self.list() {
-            Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(OpenError::io("read", &self.0.display().to_string(), error)),
-        };
-        let is_ours = |name: &String| segment::number(name).or(checkpoint::revision(name)).is_some();
-        if names.iter().any(is_ours) {
-            return Ok(());
-        }
-        Err(OpenError::NoStore { path: self.0.clone() })
-    }
-
     fn refuse<T>() -> io::Result<T> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
