@@ -137,11 +137,15 @@ impl Log {
         self.position.reserved
     }
 
-    /// Lets the next write begin a new segment if this one holds at least so many bytes, so that compaction can remove
-    /// it once its history is forgotten.
+    /// Goes on in a new segment if this one holds at least so many bytes, so that compaction can remove it once its
+    /// history is forgotten: at once, as there may be no further write for long.
     pub(super) fn end_segment(&mut self, min_length: u64) {
-        if self.position.length >= min_length.max(segment::HEADER as u64 + 1) {
-            self.file = None;
+        if self.position.length < min_length.max(segment::HEADER as u64 + 1) {
+            return;
+        }
+        if let Err(error) = self.begin_segment() {
+            // No write depends on it yet; the next one tries again and tells.
+            tracing::warn!(%error, "the log could not go on in a new file");
         }
     }
 

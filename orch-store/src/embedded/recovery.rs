@@ -53,11 +53,13 @@ pub(super) struct ReadSegment {
 pub(super) fn recover(disk: &Arc<dyn Disk>, segment_size: u64, skip_to: u64) -> Result<Recovered, OpenError> {
     let mut found = read(disk.as_ref())?;
     let replay = &mut found.replay;
+    // The segments so far have no record of what is skipped now: the log will.
+    let written = replay.state.assigned;
     let mut skips = !found.was_closed && replay.skip_to(replay.reserved);
     skips |= replay.skip_to(skip_to);
     let end = found.segments.last().map(|last| (last.header, last.stop));
     let segments = found.segments.iter().map(ReadSegment::segment).collect();
-    let mut log = open_log(disk, end, replay, segment_size, segments)?;
+    let mut log = open_log(disk, end, replay, written, segment_size, segments)?;
     if skips {
         log_skip(&mut log, replay.floor)?;
     }
@@ -270,6 +272,7 @@ fn open_log(
     disk: &Arc<dyn Disk>,
     end: Option<(segment::Header, Stop)>,
     replay: &Replay,
+    revision: u64,
     segment_size: u64,
     segments: Vec<Segment>,
 ) -> Result<Log, OpenError> {
@@ -277,7 +280,7 @@ fn open_log(
         number: end.map_or(0, |(header, _)| header.number),
         length: end.map_or(0, |(_, stop)| stop.length),
         next_sequence: replay.sequence,
-        revision: replay.state.assigned,
+        revision,
         reserved: replay.reserved,
     };
     let log = match end {
