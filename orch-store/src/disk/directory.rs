@@ -1,6 +1,6 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Disk, DiskFile};
@@ -40,7 +40,7 @@ impl Directory {
 
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.append(true).mode(0o600);
+        options.write(true).mode(0o600);
         options
     }
 }
@@ -58,11 +58,13 @@ impl Disk for Directory {
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let file = Self::options().create(true).open(self.path.join(name))?;
         file.set_len(0)?;
-        Ok(Box::new(file))
+        Ok(Box::new(Written { file, end: 0 }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(Self::options().open(self.path.join(name))?))
+        let file = Self::options().open(self.path.join(name))?;
+        let end = file.metadata()?.len();
+        Ok(Box::new(Written { file, end }))
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>> {
@@ -82,17 +84,42 @@ impl Disk for Directory {
     }
 }
 
-impl DiskFile for File {
+/// A file that is written at `end`, behind which there may be room.
+#[derive(Debug)]
+struct Written {
+    file: File,
+    end: u64,
+}
+
+impl DiskFile for Written {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes real zeros: space that is only allocated costs a write to the file system's journal, with the next sync,
+    /// when it is first written to.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let end = self.end + bytes;
+        let mut offset = self.end;
+        while offset < end {
+            let length = (end - offset).min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..length as usize], offset)?;
+            offset += length;
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)
+        self.file.set_len(length)?;
+        self.end = length;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 }
 

@@ -30,7 +30,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Those of the file system.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens an existing file to be written at its end.
+    /// Opens an existing file to be written at its end, behind any room that was made.
     ///
     /// # Errors
     /// Those of the file system.
@@ -63,13 +63,25 @@ pub trait Disk: Send + Sync + 'static {
 
 /// A file that is being written.
 pub trait DiskFile: Send {
-    /// Writes all of `bytes` at the end. After an error any part of them may have been written.
+    /// Writes all of `bytes` at the end, over the room that was made there. After an error any part of them may have
+    /// been written.
     ///
     /// # Errors
     /// Those of the file system.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts the file off at `length`.
+    /// Makes room for so many bytes behind the end: zeros that a reader sees until they are written over, and that
+    /// need not survive a crash. It is for disks on which syncing a file is cheaper when the file does not grow; for others,
+    /// doing nothing, the default, is right. After an error any part of the room may have been made.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Cuts the file, and room behind it, off at `length`, which is the end from then on.
     ///
     /// # Errors
     /// Those of the file system.

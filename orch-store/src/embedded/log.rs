@@ -8,6 +8,10 @@ use super::mark::Mark;
 use super::segment;
 use crate::disk::{Disk, DiskFile};
 
+/// How much room is made ahead of the frames, so that most of them neither make the file longer nor change where it
+/// lies on the disk: then `fdatasync` has nothing to write to the file system's journal.
+const ROOM: u64 = 512 * 1024;
+
 /// How an attempt to write failed.
 #[derive(Debug)]
 pub(super) enum LogError {
@@ -48,6 +52,8 @@ pub(super) struct Log {
     disk: Arc<dyn Disk>,
     /// `None` when the next write has to begin a new segment.
     file: Option<Box<dyn DiskFile>>,
+    /// How long the file is with the room behind what counts.
+    room: u64,
     salt: u32,
     position: Position,
     segment_size: u64,
@@ -65,6 +71,8 @@ impl Log {
     ) -> io::Result<Self> {
         Mark::remove(disk.as_ref())?;
         let mut file = disk.open(&segment::name(position.number))?;
+        // Behind what counts there may be the room of a store that was not closed.
+        file.truncate(position.length)?;
         // After a crash of the process alone, what recovery has read may still be in the kernel's hands only; it must
         // be on disk before it is shown to anyone.
         file.sync()?;
@@ -72,6 +80,7 @@ impl Log {
         Ok(Self {
             disk: Arc::clone(disk),
             file: Some(file),
+            room: position.length,
             salt,
             position,
             segment_size,
@@ -90,6 +99,7 @@ impl Log {
         let mut log = Self {
             disk: Arc::clone(disk),
             file: None,
+            room: 0,
             salt: 0,
             position,
             segment_size,
@@ -108,10 +118,12 @@ impl Log {
         if self.file.is_none() || self.position.length >= self.segment_size {
             self.begin_segment().map_err(LogError::Undone)?;
         }
-        let file = self.file.as_mut().expect("a segment was begun");
         let bytes = frame.seal(self.position.next_sequence, self.salt);
+        self.make_room(bytes.len() as u64);
+        let file = self.file.as_mut().expect("a segment was begun");
         if let Err(error) = file.append(bytes) {
             // The torn frame has to go before another is written behind it.
+            self.room = self.position.length;
             let undone = file.truncate(self.position.length).and_then(|()| file.sync());
             return Err(match undone {
                 Ok(()) => LogError::Undone(error),
@@ -150,7 +162,8 @@ impl Log {
     }
 
     /// Marks the log as closed in good order.
-    pub(super) fn close(self) -> io::Result<()> {
+    pub(super) fn close(mut self) -> io::Result<()> {
+        self.leave_file();
         let mark = Mark {
             number: self.position.number,
             length: self.position.length,
@@ -158,10 +171,38 @@ impl Log {
         mark.write(self.disk.as_ref())
     }
 
+    /// Sees to it that a frame of this length does not make the file grow, if it is worth it.
+    fn make_room(&mut self, length: u64) {
+        let needed = self.position.length + length;
+        if needed <= self.room {
+            return;
+        }
+        let room = self.segment_size.min(needed + ROOM);
+        let Some(file) = self.file.as_mut().filter(|_| room > needed) else {
+            return;
+        };
+        match file.reserve(room - self.position.length) {
+            Ok(()) => self.room = room,
+            // The frame itself may still fit.
+            Err(error) => tracing::debug!(%error, "no room could be made ahead of the log"),
+        }
+    }
+
+    /// Ends the writing of a segment and gives back the room at its end. That it stays after a crash or an error does no
+    /// harm: the length that counts stands in the next segment, or in the mark.
+    fn leave_file(&mut self) {
+        if let Some(mut file) = self.file.take()
+            && self.room > self.position.length
+            && let Err(error) = file.truncate(self.position.length)
+        {
+            tracing::debug!(%error, "room behind the log could not be given back");
+        }
+    }
+
     /// A crash in here leaves at most a file that holds no more than a header, which recovery takes for what it is.
     /// After an error nothing is written to the segment before any more, so that its length in the header stays true.
     fn begin_segment(&mut self) -> io::Result<()> {
-        self.file = None;
+        self.leave_file();
         let header = segment::Header {
             salt: fastrand::u32(..),
             number: self.position.number + 1,
@@ -175,6 +216,7 @@ impl Log {
         file.sync()?;
         self.disk.sync()?;
         self.file = Some(file);
+        self.room = segment::HEADER as u64;
         self.salt = header.salt;
         self.position.number = header.number;
         self.position.length = segment::HEADER as u64;

@@ -2,7 +2,8 @@
 //!
 //! The newest checkpoint is the base. On it the log is replayed, from the last segment that begins at or before the
 //! checkpoint. All of it must be whole, but for the end of the last segment: a frame there that is not
-//! whole, with no whole one after it, is what a crash leaves of a write that was never acknowledged.
+//! whole, with no whole one after it, is what a crash leaves of a write that was never acknowledged. Zeros up to the end of the
+//! file are room for frames that were not written.
 
 use std::io::{BufReader, Read};
 use std::sync::Arc;
@@ -431,7 +432,7 @@ impl Replay {
 enum Next {
     /// A whole frame's payload.
     Frame(Vec<u8>),
-    /// The file ends here.
+    /// The file ends here, or holds nothing but zeros from here on.
     End,
     /// No whole frame, but these bytes, up to the end of the file.
     Torn(Vec<u8>),
@@ -485,6 +486,9 @@ impl Frames<'_> {
         self.reader
             .read_to_end(&mut front)
             .map_err(|error| OpenError::io("read", self.name, error))?;
+        if front.iter().all(|byte| *byte == 0) {
+            return Ok(Next::End);
+        }
         Ok(Next::Torn(front))
     }
 

@@ -29,6 +29,8 @@ struct Inner {
     space: Option<usize>,
     /// Whether syncing a file fails.
     broken: bool,
+    /// Whether room behind the end of files is made when asked for.
+    makes_room: bool,
 }
 
 #[derive(Clone, Default)]
@@ -58,6 +60,11 @@ impl FragileDisk {
     /// Lets the syncing of files fail from now on.
     pub(crate) fn break_sync(&self) {
         self.inner.lock().broken = true;
+    }
+
+    /// Lets room be made behind the end of files.
+    pub(crate) fn make_room(&self) {
+        self.inner.lock().makes_room = true;
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -238,12 +245,17 @@ impl Disk for FragileDisk {
             }
         };
         inner.files.get_mut(&id).unwrap().current.clear();
-        Ok(Box::new(FragileFile(self.clone(), id)))
+        Ok(Box::new(FragileFile::new(self, id, 0)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let id = self.inner.lock().id(name)?;
-        Ok(Box::new(FragileFile(self.clone(), id)))
+        let inner = self.inner.lock();
+        let id = inner.id(name)?;
+        Ok(Box::new(FragileFile::new(
+            self,
+            id,
+            inner.files[&id].current.len(),
+        )))
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>> {
@@ -274,40 +286,73 @@ impl Disk for FragileDisk {
     }
 }
 
-struct FragileFile(FragileDisk, u64);
+struct FragileFile {
+    disk: FragileDisk,
+    id: u64,
+    /// Where the next bytes go; behind it there may be room.
+    end: usize,
+}
+
+impl FragileFile {
+    fn new(disk: &FragileDisk, id: u64, end: usize) -> Self {
+        let disk = disk.clone();
+        Self { disk, id, end }
+    }
+}
 
 impl DiskFile for FragileFile {
+    /// Counts against the space also within room, as on a disk that writes nothing in place.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.disk.inner.lock();
         inner.step()?;
         let fits = inner.space.unwrap_or(usize::MAX).min(bytes.len());
         if let Some(space) = &mut inner.space {
             *space -= fits;
         }
-        let content = inner.files.get_mut(&self.1).unwrap();
-        content.current.extend_from_slice(&bytes[..fits]);
+        let content = inner.files.get_mut(&self.id).unwrap();
+        let end = self.end + fits;
+        if content.current.len() < end {
+            content.current.resize(end, 0);
+        }
+        content.current[self.end..end].copy_from_slice(&bytes[..fits]);
         if fits < bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.end = end;
+        inner.outcome()
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let mut inner = self.disk.inner.lock();
+        if !inner.makes_room {
+            return Ok(());
+        }
+        inner.step()?;
+        if inner.space.is_some() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let content = inner.files.get_mut(&self.id).unwrap();
+        content.current.resize(self.end + bytes as usize, 0);
         inner.outcome()
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.disk.inner.lock();
         inner.step()?;
-        let content = inner.files.get_mut(&self.1).unwrap();
+        let content = inner.files.get_mut(&self.id).unwrap();
         content.current.truncate(length as usize);
+        self.end = length as usize;
         inner.outcome()
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.disk.inner.lock();
         inner.step()?;
         inner.outcome()?;
         if inner.broken {
             return Err(io::Error::other("the disk is broken"));
         }
-        let content = inner.files.get_mut(&self.1).unwrap();
+        let content = inner.files.get_mut(&self.id).unwrap();
         content.durable = content.current.clone();
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod disk;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -155,6 +156,9 @@ async fn life_with_crashes(seed: u64, keys: usize, crashes: &mut usize) {
     witness.has_volatile = keys > KEYS;
     let segment_size = random.u64(200..8000);
     for _ in 0..3 {
+        if random.bool() {
+            disk.make_room();
+        }
         disk.light_fuse(random.u64(1..80));
         if let Ok(store) = open(&disk, segment_size).await {
             witness.check(&store).await;
@@ -317,6 +321,48 @@ fn a_missing_file_is_reported() {
                 other => panic!("{name}: {other:?}"),
             }
         }
+    });
+}
+
+/// The name and the bytes of the last file of the log.
+fn last_segment(image: &BTreeMap<String, Vec<u8>>) -> (String, Vec<u8>) {
+    let mut segments = image.iter().filter(|(name, _)| name.starts_with("log-"));
+    let (name, bytes) = segments.next_back().unwrap();
+    (name.clone(), bytes.clone())
+}
+
+#[test]
+fn room_that_a_killed_store_leaves_is_no_damage_but_a_frame_of_zeros_is() {
+    runtime().block_on(async {
+        let disk = FragileDisk::default();
+        disk.make_room();
+        let store = open(&disk, 1 << 20).await.unwrap();
+        let mut ends = Vec::new();
+        for index in 0..3 {
+            store.create(key(index), "x".into(), None).await.unwrap();
+            let (_, bytes) = last_segment(&disk.image());
+            ends.push(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+        }
+        let image = disk.after_process_death().image();
+        drop(store);
+        let (name, bytes) = last_segment(&image);
+        assert!(bytes.len() > ends[2] + 4096, "there is room behind the log");
+
+        let killed = FragileDisk::from_image(&image);
+        let store = open(&killed, 1 << 20).await.unwrap();
+        let page = store.list(b"", ListOptions::default()).await.unwrap();
+        assert_eq!(page.items.len(), 3);
+        drop(store);
+        let (_, closed) = last_segment(&killed.image());
+        assert_eq!(closed, bytes[..ends[2]], "a closed store gives it back");
+
+        // As if the second of three writes had never been: no crash takes one from between others.
+        let mut damaged = image.clone();
+        damaged.get_mut(&name).unwrap()[ends[0]..ends[1]].fill(0);
+        let disk = FragileDisk::from_image(&damaged);
+        let error = open(&disk, 1 << 20).await.unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+        assert_eq!(disk.image(), damaged);
     });
 }
 
