@@ -41,8 +41,11 @@ pub(super) enum Refused {
     Other(String),
 }
 
-/// Messages of etcd that say more than their code, each with what it means.
-const MESSAGES: &[(&str, fn(&str) -> Failure)] = &[
+/// A part of a message, and what a message with it means.
+type Meaning = (&'static str, fn(&str) -> Failure);
+
+/// Messages of etcd that say more than their code.
+const MESSAGES: &[Meaning] = &[
     ("required revision has been compacted", |_| {
         Failure::Refused(Refused::Compacted)
     }),

@@ -1,7 +1,8 @@
 //! One watch of etcd per prefix, for all watchers of that prefix.
 //!
 //! A task keeps the stream: it opens it again, at the next member and after the last revision, whenever it is lost. What comes
-//! goes into a bounded log; watchers are cursors in that.
+//! goes into a bounded log; watchers are cursors in that. One that has fallen behind what the log keeps gets a feed of its own,
+//! which takes the next message from etcd only when the one before has been read.
 //!
 //! **Progress.** To say "everything up to revision R", the task learns the current revision and then asks the stream for its
 //! progress until that is reached. Versions of etcd whose answers may overtake events ([`Version::has_reliable_progress`]) are
@@ -26,7 +27,7 @@ use super::members::Members;
 #[cfg(doc)]
 use super::version::Version;
 use crate::fanout::{Bounds, Cursor, Fanout, FanoutError, Router};
-use crate::{Revision, StoreError};
+use crate::{Event, Revision, StoreError};
 
 /// Ends the key that is written to learn the progress of an old etcd.
 const MARK: &[u8] = b"\0orch-progress";
@@ -61,6 +62,8 @@ struct Shared {
     /// Wakes the task when somebody asks.
     wake: Notify,
     failure: OnceLock<StoreError>,
+    /// How far the only reader is, if there is just one.
+    read: Option<watch::Sender<Revision>>,
 }
 
 /// What a feed needs to reach etcd.
@@ -73,11 +76,27 @@ pub(super) struct Source {
 }
 
 impl Feed {
-    /// Starts to watch `prefix` after the revision `from`.
-    pub(super) fn start(source: Source, prefix: Bytes, from: Revision) -> Arc<Self> {
+    /// Watches `prefix` after the revision `from`, for any number of readers.
+    pub(super) fn shared(source: Source, prefix: Bytes, from: Revision) -> Arc<Self> {
         let bounds = Bounds::default().max_items(MAX_ITEMS).max_weight(MAX_BYTES);
+        Self::start(source, prefix, Fanout::new(Weighed, from, bounds), None)
+    }
+
+    /// As [`shared`](Self::shared), for one reader, who sets the pace: see [`has_read`](Self::has_read).
+    pub(super) fn paced(source: Source, prefix: Bytes, from: Revision) -> Arc<Self> {
+        let hub = Fanout::new(Weighed, from, Bounds::default());
+        Self::start(source, prefix, hub, Some(watch::Sender::new(from)))
+    }
+
+    fn start(
+        source: Source,
+        prefix: Bytes,
+        hub: Fanout<OneRevision, Weighed>,
+        read: Option<watch::Sender<Revision>>,
+    ) -> Arc<Self> {
         let shared = Arc::new(Shared {
-            hub: Fanout::new(Weighed, from, bounds),
+            hub,
+            read,
             asked: AtomicU64::new(0),
             answered: watch::Sender::new(0),
             wake: Notify::new(),
@@ -103,6 +122,13 @@ impl Feed {
         // It never goes back, so this is not ahead of the log.
         let from = from.min(self.shared.hub.head());
         self.shared.hub.subscribe((), from)
+    }
+
+    /// The reader of a paced feed has come so far.
+    pub(super) fn has_read(&self, revision: Revision) {
+        if let Some(read) = &self.shared.read {
+            read.send_replace(revision);
+        }
     }
 
     /// Why the feed has ended, if it has.
@@ -364,9 +390,21 @@ impl Worker {
                 events.push(event);
             }
         }
+        let last = events.last().map(Event::revision);
         self.shared.hub.publish_all(convert::by_revision(events));
         self.shared.hub.advance(reached);
+        if let Some(last) = last {
+            self.keep_pace(last).await;
+        }
         Ok(())
+    }
+
+    /// Waits for the reader, if it is only one, and forgets what it has read.
+    async fn keep_pace(&self, last: Revision) {
+        let Some(read) = &self.shared.read else { return };
+        // It cannot fail: the sender is at hand.
+        read.subscribe().wait_for(|read| *read >= last).await.ok();
+        self.shared.hub.drop_until(last, usize::MAX);
     }
 
     async fn cancelled(&self, message: &WatchResponse, member: usize) -> End {

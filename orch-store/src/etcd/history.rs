@@ -37,11 +37,10 @@ impl History {
     /// Whether the state at this revision can be read.
     pub(super) async fn check(&self, at: Revision) -> Result<(), StoreError> {
         // To etcd zero means the newest.
-        let probed = match self.probe(Some(at.max(Revision::FIRST))).await {
-            Ok(_) => return Ok(()),
-            Err(failure) => failure,
-        };
-        Err(self.explain(probed, at).await)
+        match self.probe(Some(at.max(Revision::FIRST))).await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(self.explain(failure, at).await),
+        }
     }
 
     /// The error for a read at `requested` that failed.

@@ -64,13 +64,6 @@ impl Members {
         })
     }
 
-    /// Asks one member after the other until one answers.
-    pub(super) async fn first_answer(&self) -> Result<(), StoreError> {
-        let answer =
-            self.read(|connection| async move { connection.client.maintenance_client().status().await });
-        answer.await.map(drop).map_err(Failure::into_error)
-    }
-
     /// Makes a call that changes nothing, at one member after the other while there is time.
     pub(super) async fn read<T, F>(&self, call: impl Fn(Arc<Connection>) -> F) -> Result<T, Failure>
     where
@@ -122,8 +115,12 @@ impl Members {
     pub(super) async fn version(&self, member: usize) -> Result<Version, Failure> {
         let ask = || async {
             let mut client = self.connection(member).await?.client.maintenance_client();
-            let status = self.in_time(self.timeout, client.status()).await?;
-            Ok(Version::parse(status.version()))
+            match self.in_time(self.timeout, client.status()).await {
+                Ok(status) => Ok(Version::parse(status.version())),
+                // Only the newer ones ask for rights here.
+                Err(Failure::Refused(Refused::Denied(_))) => Ok(Version::NEWER),
+                Err(failure) => Err(failure),
+            }
         };
         self.members[member].version.get_or_try_init(ask).await.copied()
     }
@@ -177,7 +174,9 @@ impl Members {
                 self.move_on(member);
             }
             failed += 1;
-            if !failure.may_be_repeated(is_write) || Instant::now() + PAUSE >= until {
+            // What little time may be left is too short for an answer, and its error says less than this one.
+            let is_late = Instant::now() + self.timeout / 5 >= until;
+            if is_late || !failure.may_be_repeated(is_write) {
                 return Err(self.tell(member, failure));
             }
             if failed % self.members.len() == 0 {
@@ -214,7 +213,7 @@ impl Members {
         match failure {
             Failure::NotDone(reason) => Failure::NotDone(format!("etcd at {url}: {reason}")),
             Failure::Unknown(reason) => Failure::Unknown(format!("etcd at {url}: {reason}")),
-            refused => refused,
+            refused @ Failure::Refused(_) => refused,
         }
     }
 }

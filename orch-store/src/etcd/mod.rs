@@ -56,7 +56,7 @@ use crate::{
 ///
 /// **Old versions.** Before 3.4.25 and 3.5.8 etcd cannot say reliably how far a watch is. There a
 /// [request for progress](crate::ProgressRequester) writes and removes a key that ends with `\0orch-progress`, right behind the
-/// watched prefix; lists and watches do not show it.
+/// watched prefix; lists and watches do not show it. A user with limited rights needs them for that key too.
 ///
 /// ```no_run
 /// use orch_store::{EtcdStore, ListOptions, Store};

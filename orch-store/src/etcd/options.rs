@@ -7,7 +7,7 @@ use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 
 use super::EtcdStore;
 use super::members::Members;
-use crate::{Limits, StoreError};
+use crate::{Limits, Store, StoreError};
 
 /// What etcd takes for a request, less than half of which the four times that a key is named in a transaction and the
 /// rest of its frame can be: 32 KiB.
@@ -105,9 +105,9 @@ impl EtcdOptions {
     /// [`StoreError::Denied`] for wrong credentials and options that contradict each other, [`StoreError::Unavailable`] when no
     /// member answers in time, with what each said.
     pub async fn connect(self) -> Result<EtcdStore, StoreError> {
-        let members = Arc::new(Members::new(&self)?);
-        members.first_answer().await?;
-        Ok(EtcdStore::new(members, &self))
+        let store = EtcdStore::new(Arc::new(Members::new(&self)?), &self);
+        store.current_revision().await?;
+        Ok(store)
     }
 
     pub(super) fn connection(&self) -> Result<ConnectOptions, StoreError> {

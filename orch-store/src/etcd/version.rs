@@ -5,6 +5,9 @@
 pub(super) struct Version(u32, u32, u32);
 
 impl Version {
+    /// One that does not tell, which only the newer ones do.
+    pub(super) const NEWER: Self = Self(3, 6, 0);
+
     /// Reads `3.5.16`, also with something behind it. What is missing or no number counts as 0.
     pub(super) fn parse(text: &str) -> Self {
         let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));

@@ -61,7 +61,7 @@ impl Feeds {
         {
             return Ok((Arc::clone(feed), cursor));
         }
-        let feed = Feed::start(self.source.clone(), prefix.clone(), from);
+        let feed = Feed::shared(self.source.clone(), prefix.clone(), from);
         let cursor = feed.subscribe(from).map_err(|_| StoreError::Closed)?;
         if current.is_none() {
             shared.retain(|_, feed| feed.strong_count() > 0);
@@ -97,14 +97,14 @@ pub(super) struct EtcdWatcher {
 
 impl EtcdWatcher {
     /// What there is to deliver at once.
-    async fn ready(&mut self) -> Result<Option<WatchBatch>, StoreError> {
+    fn ready(&mut self) -> Result<Option<WatchBatch>, StoreError> {
         if self.wanted.is_wanted.swap(false, Ordering::AcqRel) {
             self.ticket = Some(self.feed.ask());
         }
         // Before the cursor is read: what the answer promises is in the log by then.
         let answered = *self.answered.borrow_and_update();
         match self.cursor.try_next(BATCH) {
-            Ok(Some(batch)) => Ok(self.batch(batch.items, batch.revision)),
+            Ok(Some(batch)) => Ok(self.batch(&batch.items, batch.revision)),
             Ok(None) => {
                 self.position = self.position.max(self.cursor.position());
                 if self.ticket.is_none_or(|ticket| ticket > answered) {
@@ -116,15 +116,16 @@ impl EtcdWatcher {
                     revision: self.position,
                 }))
             }
-            Err(FanoutError::Lagged { .. }) => self.catch_up().await.map(|()| None),
+            Err(FanoutError::Lagged { .. }) => self.catch_up().map(|()| None),
             Err(_) => Err(self.feed.failure().unwrap_or(StoreError::Closed)),
         }
     }
 
     /// The events that are new to this watcher, if there are any.
-    fn batch(&mut self, items: Vec<OneRevision>, revision: Revision) -> Option<WatchBatch> {
+    fn batch(&mut self, items: &[OneRevision], revision: Revision) -> Option<WatchBatch> {
         let after = self.position;
         self.position = self.position.max(revision);
+        self.feed.has_read(revision);
         let news = items.iter().flat_map(|events| events.iter());
         let events: Vec<_> = news.filter(|event| event.revision() > after).cloned().collect();
         (!events.is_empty()).then_some(WatchBatch {
@@ -134,11 +135,14 @@ impl EtcdWatcher {
     }
 
     /// The log has dropped what comes next, but etcd may still have it.
-    async fn catch_up(&mut self) -> Result<(), StoreError> {
-        let behind = self.feeds.watch(&self.prefix, self.position).await?;
-        self.feed = behind.feed;
-        self.answered = behind.answered;
-        self.cursor = behind.cursor;
+    fn catch_up(&mut self) -> Result<(), StoreError> {
+        let source = self.feeds.source.clone();
+        self.feed = Feed::paced(source, self.prefix.clone(), self.position);
+        self.answered = self.feed.answered();
+        self.cursor = self
+            .feed
+            .subscribe(self.position)
+            .map_err(|_| StoreError::Closed)?;
         if self.ticket.take().is_some() {
             self.ticket = Some(self.feed.ask());
         }
@@ -155,7 +159,7 @@ impl Watcher for EtcdWatcher {
         let wanted = Arc::clone(&self.wanted);
         loop {
             let wake = wanted.wake.notified();
-            match self.ready().await {
+            match self.ready() {
                 Ok(Some(batch)) => return Ok(batch),
                 Ok(None) => {}
                 Err(error) => {
@@ -170,7 +174,7 @@ impl Watcher for EtcdWatcher {
                 _ = self.answered.changed(), if is_owed => None,
                 () = wake => None,
             };
-            if let Some(batch) = batch.and_then(|batch| self.batch(batch.items, batch.revision)) {
+            if let Some(batch) = batch.and_then(|batch| self.batch(&batch.items, batch.revision)) {
                 return Ok(batch);
             }
         }

@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,11 @@ pub struct Fixture {
     limits: Limits,
     ttl: Duration,
     patience: Duration,
+    disrupt: Option<Disrupt>,
 }
+
+/// Disrupts the way to a store, and returns when it is whole again.
+type Disrupt = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Fixture {
     /// A store with the default limits.
@@ -29,6 +34,7 @@ impl Fixture {
             limits: Limits::default(),
             ttl: Duration::from_millis(300),
             patience: Duration::from_secs(30),
+            disrupt: None,
         }
     }
 
@@ -60,6 +66,17 @@ impl Fixture {
         self
     }
 
+    /// For a store that is remote: something that breaks the way to it and returns when that is whole again, such as
+    /// killing its server and starting it anew. Called several times by the checks that are about this.
+    #[must_use]
+    pub fn disrupt<F>(mut self, disrupt: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.disrupt = Some(Box::new(move || Box::pin(disrupt())));
+        self
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
@@ -80,6 +97,39 @@ impl Fixture {
             Ok(output) => output,
             Err(_) => panic!("{what} did not happen within {:?}", self.patience),
         }
+    }
+
+    /// Disrupts the store, if that can be.
+    pub(super) async fn disrupted(&self) {
+        if let Some(disrupt) = &self.disrupt {
+            disrupt().await;
+        }
+    }
+
+    /// As [`now`](Self::now), while the store may be disrupted.
+    pub(super) async fn now_soon(&self) -> Revision {
+        self.soon("an answer", async {
+            loop {
+                match self.store.current_revision().await {
+                    Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(10)).await,
+                    result => return ok("current_revision", result),
+                }
+            }
+        })
+        .await
+    }
+
+    /// As [`watch`](Self::watch), while the store may be disrupted.
+    pub(super) async fn watch_soon(&self, prefix: &str, from: Revision) -> Box<dyn Watcher> {
+        self.soon("a watch", async {
+            loop {
+                match self.store.watch(prefix.as_bytes(), from).await {
+                    Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(10)).await,
+                    result => return ok("watch", result),
+                }
+            }
+        })
+        .await
     }
 
     pub(super) async fn now(&self) -> Revision {

@@ -23,6 +23,7 @@
 //! The checks panic with what was wrong, as tests do. Each needs a store that nobody else uses meanwhile; it need not be
 //! empty. They ask for a runtime with several threads, which [`block_on`] gives them.
 
+mod caller;
 pub mod checks;
 mod fixture;
 pub mod history;
@@ -132,6 +133,9 @@ macro_rules! for_each_check {
             concurrent_histories_are_linearizable
             concurrent_writes_are_published_in_order
             a_cancelled_write_happens_wholly_or_not_at_all
+            every_call_may_be_cancelled
+            a_disrupted_watch_misses_nothing
+            disrupted_histories_are_linearizable
         }
     };
 }

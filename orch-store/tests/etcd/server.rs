@@ -260,10 +260,6 @@ impl Cluster {
         })
     }
 
-    pub(crate) async fn store(&self) -> EtcdStore {
-        self.options().connect().await.unwrap()
-    }
-
     /// The index of the member that leads, as any of `among` tells.
     pub(crate) async fn leader(&self, among: &[usize]) -> usize {
         let until = Instant::now() + PATIENCE;

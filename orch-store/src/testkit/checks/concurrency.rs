@@ -1,12 +1,10 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
 
 use crate::testkit::Fixture;
+use crate::testkit::caller::check_history;
 use crate::testkit::fixture::{bytes, ok};
-use crate::testkit::history::{Call, Entry, is_linearizable};
 use crate::{EventKind, KeyValue, Revision, Store, StoreError};
 
 /// Of many that create one key at once, one succeeds, and the others are shown its work.
@@ -53,24 +51,8 @@ pub async fn guarded_increments_are_never_lost(fixture: &Fixture) {
 
 /// For the answers of concurrent callers there is an order that explains them all.
 pub async fn concurrent_histories_are_linearizable(fixture: &Fixture) {
-    const TASKS: u64 = 6;
-    const CALLS: usize = 20;
     for round in 0..8 {
-        let key = format!("concurrency/{round}");
-        let clock = Arc::new(AtomicU64::new(0));
-        let mut tasks = JoinSet::new();
-        for task in 0..TASKS {
-            let caller = Caller {
-                store: fixture.store(),
-                key: key.clone(),
-                clock: Arc::clone(&clock),
-                random: fastrand::Rng::with_seed(round * TASKS + task),
-                known: None,
-            };
-            tasks.spawn(caller.run(CALLS));
-        }
-        let history = tasks.join_all().await.concat();
-        assert!(is_linearizable(&history), "no order explains {history:#?}");
+        check_history(fixture, &format!("concurrency/{round}"), round, None).await;
     }
 }
 
@@ -170,77 +152,4 @@ async fn increment(store: &dyn Store) {
 fn number(kv: &KeyValue) -> u64 {
     let text = std::str::from_utf8(&kv.value).expect("this check writes numbers");
     text.parse().expect("this check writes numbers")
-}
-
-/// Makes random calls on one key and notes the answers.
-struct Caller {
-    store: Arc<dyn Store>,
-    key: String,
-    clock: Arc<AtomicU64>,
-    random: fastrand::Rng,
-    /// The newest state that it was told of.
-    known: Option<Revision>,
-}
-
-impl Caller {
-    async fn run(mut self, calls: usize) -> Vec<Entry> {
-        let mut history = Vec::new();
-        for _ in 0..calls {
-            let start = self.clock.fetch_add(1, Ordering::SeqCst);
-            let call = self.call().await;
-            let end = self.clock.fetch_add(1, Ordering::SeqCst);
-            history.push(Entry { start, end, call });
-        }
-        history
-    }
-
-    async fn call(&mut self) -> Call {
-        let call = match (self.random.u8(..10), self.known) {
-            (0..3, _) => self.read().await,
-            (3..5, _) | (_, None) => self.create().await,
-            (5..9, Some(known)) => self.update(known).await,
-            (_, Some(known)) => self.delete(known).await,
-        };
-        self.known = match call {
-            Call::Read(state) | Call::Refused(_, state) => state,
-            Call::Created(at) | Call::NotCreated(at) | Call::Updated(_, at) => Some(at),
-            Call::Deleted(..) => None,
-        };
-        call
-    }
-
-    async fn read(&self) -> Call {
-        let read = ok("get", self.store.get(self.key.as_bytes(), None).await);
-        Call::Read(read.kv.map(|kv| kv.mod_revision))
-    }
-
-    async fn create(&self) -> Call {
-        match self.store.create(bytes(&self.key), bytes("v"), None).await {
-            Ok(kv) => Call::Created(kv.mod_revision),
-            Err(StoreError::AlreadyExists { current }) => Call::NotCreated(current.mod_revision),
-            Err(error) => panic!("create failed: {error}"),
-        }
-    }
-
-    async fn update(&self, known: Revision) -> Call {
-        let update = self.store.update(bytes(&self.key), bytes("w"), known, None);
-        match update.await {
-            Ok(kv) => Call::Updated(known, kv.mod_revision),
-            Err(error) => refused(known, error),
-        }
-    }
-
-    async fn delete(&self, known: Revision) -> Call {
-        match self.store.delete(self.key.as_bytes(), Some(known)).await {
-            Ok(deleted) => Call::Deleted(known, deleted.revision),
-            Err(error) => refused(known, error),
-        }
-    }
-}
-
-fn refused(known: Revision, error: StoreError) -> Call {
-    match error {
-        StoreError::Conflict { current, .. } => Call::Refused(known, current.map(|kv| kv.mod_revision)),
-        other => panic!("expected Conflict, got {other}"),
-    }
 }

@@ -7,6 +7,7 @@
 
 mod compaction;
 mod concurrency;
+mod disruption;
 mod guards;
 mod limits;
 mod lists;
@@ -16,6 +17,7 @@ mod watches;
 
 pub use self::compaction::*;
 pub use self::concurrency::*;
+pub use self::disruption::*;
 pub use self::guards::*;
 pub use self::limits::*;
 pub use self::lists::*;
