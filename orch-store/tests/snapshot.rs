@@ -78,6 +78,17 @@ async fn a_snapshot_is_read_beside_the_store_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_value_of_zeros_is_not_taken_for_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let zeros = Bytes::from(vec![0; 5000]);
+    let created = store.create("k".into(), zeros, None).await.unwrap();
+    let snapshot = EmbeddedStore::snapshot_of(directory.path()).await.unwrap();
+    assert!(!snapshot.was_closed());
+    assert_eq!(snapshot.get(b"k", None).unwrap().kv, Some(created));
+}
+
+#[tokio::test]
 async fn a_directory_without_a_store_has_no_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");

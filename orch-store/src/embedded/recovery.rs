@@ -434,7 +434,7 @@ enum Next {
     Frame(Vec<u8>),
     /// The file ends here, or holds nothing but zeros from here on.
     End,
-    /// No whole frame, but these bytes, up to the end of the file.
+    /// No whole frame, but these bytes, up to the last of the file that is not zero.
     Torn(Vec<u8>),
 }
 
@@ -486,9 +486,10 @@ impl Frames<'_> {
         self.reader
             .read_to_end(&mut front)
             .map_err(|error| OpenError::io("read", self.name, error))?;
-        if front.iter().all(|byte| *byte == 0) {
+        let Some(last) = front.iter().rposition(|byte| *byte != 0) else {
             return Ok(Next::End);
-        }
+        };
+        front.truncate(last + 1);
         Ok(Next::Torn(front))
     }
 

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -199,6 +200,22 @@ pub(super) fn check_is_store(path: &Path) -> Result<(), OpenError> {
     })
 }
 
+/// Behind the last byte of a file that is not zero.
+fn written(file: &File, length: u64) -> io::Result<u64> {
+    let mut end = length;
+    let mut buffer = vec![0; 64 * 1024];
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let count = file.read_at(&mut buffer, start)?;
+        let found = buffer[..count].iter().rposition(|byte| *byte != 0);
+        if let Some(last) = found {
+            return Ok(start + last as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
 /// A directory that is only read.
 struct ReadOnly(PathBuf);
 
@@ -225,11 +242,15 @@ impl Disk for ReadOnly {
         Self::refuse()
     }
 
-    /// Up to where the file ends now: what is appended while it is read would look like damage behind a torn frame.
+    /// Up to where the file is written now, with zeros for the room behind it: what is written while it is read would look
+    /// like damage behind a torn frame.
     fn read(&self, name: &str) -> io::Result<Box<dyn io::Read + Send>> {
         let file = File::open(self.0.join(name))?;
         let length = file.metadata()?.len();
-        Ok(Box::new(file.take(length)))
+        let written = written(&file, length)?;
+        Ok(Box::new(
+            file.take(written).chain(io::repeat(0).take(length - written)),
+        ))
     }
 
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
