@@ -9,9 +9,11 @@ use crate::access::Access;
 use crate::place::Place;
 
 const PLACES: &str = "\
+Below, orch-store stands for `cargo run --release --example orch-store --`, or target/release/examples/orch-store.
+
 Places:
   A PLACE is the folder of an embedded store, or the endpoints of an etcd:
-    ./data/store
+    ./orch-data/store
     http://127.0.0.1:2379
     https://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
 
@@ -19,12 +21,12 @@ Places:
   nothing in it. watch, compact, restore and the TO of copy need it for themselves: stop the cluster first.
 
 Examples:
-  orch-store list ./data/store /registry/pods/
-  orch-store get ./data/store /registry/pods/default/web | jq .status
-  orch-store backup ./data/store monday.bak
+  orch-store list ./orch-data/store /registry/pods/
+  orch-store get ./orch-data/store /registry/pods/default/web | jq .status
+  orch-store backup ./orch-data/store monday.bak
   orch-store verify monday.bak
   orch-store restore monday.bak ./new-store
-  orch-store --cacert ca.crt --cert me.crt --key me.key copy https://10.0.0.1:2379 ./data/store
+  orch-store --cacert ca.crt --cert me.crt --key me.key copy https://10.0.0.1:2379 ./orch-data/store
 
 Exit status:
   0 done; 1 the answer is no: a key that does not exist, damage, keys that were refused; 2 it could not be done.";
@@ -66,9 +68,9 @@ pub(crate) enum Format {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store get ./data/store /registry/namespaces/default
-  orch-store get ./data/store /registry/namespaces/default --meta
-  orch-store get ./data/store /registry/namespaces/default --at 120")]
+  orch-store get ./orch-data/store /registry/namespaces/default
+  orch-store get ./orch-data/store /registry/namespaces/default --meta
+  orch-store get ./orch-data/store /registry/namespaces/default --at 120")]
 pub(crate) struct Get {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -92,10 +94,10 @@ pub(crate) struct Get {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store list ./data/store
-  orch-store list ./data/store /registry/pods/ --keys
-  orch-store list ./data/store /registry/leases/ --at 4711 --limit 10
-  orch-store list ./data/store /registry/pods/ --values -o json | jq -r '.value | fromjson | .metadata.name'")]
+  orch-store list ./orch-data/store
+  orch-store list ./orch-data/store /registry/pods/ --keys
+  orch-store list ./orch-data/store /registry/leases/ --at 4711 --limit 10
+  orch-store list ./orch-data/store /registry/pods/ --values -o json | jq -r '.value | fromjson | .metadata.name'")]
 pub(crate) struct List {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -153,7 +155,7 @@ pub(crate) struct Watch {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store backup ./data/store monday.bak
+  orch-store backup ./orch-data/store monday.bak
   orch-store backup http://127.0.0.1:2379 pods.bak --prefix /registry/pods/
   orch-store verify monday.bak")]
 pub(crate) struct Backup {
@@ -185,7 +187,7 @@ pub(crate) struct Backup {
 Examples:
   orch-store restore monday.bak ./new-store
   orch-store restore monday.bak http://127.0.0.1:2379
-  orch-store restore pods.bak ./data/store --merge --overwrite")]
+  orch-store restore pods.bak ./orch-data/store --merge --overwrite")]
 pub(crate) struct Restore {
     /// The backup.
     pub(crate) file: PathBuf,
@@ -212,7 +214,7 @@ pub(crate) struct Restore {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store verify ./data/store
+  orch-store verify ./orch-data/store
   orch-store verify monday.bak && echo good")]
 pub(crate) struct Verify {
     /// A store's folder, a backup, or an etcd's endpoints.
@@ -226,8 +228,8 @@ pub(crate) struct Verify {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store compact ./data/store
-  orch-store compact ./data/store --keep 10000
+  orch-store compact ./orch-data/store
+  orch-store compact ./orch-data/store --keep 10000
   orch-store compact http://127.0.0.1:2379 --revision 4711")]
 pub(crate) struct Compact {
     /// A store's folder, or an etcd's endpoints.
@@ -253,8 +255,8 @@ pub(crate) struct Compact {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store copy http://127.0.0.1:2379 ./data/store --exclude /registry/events/
-  orch-store copy ./data/store http://127.0.0.1:2379 --prefix /registry/configmaps/")]
+  orch-store copy http://127.0.0.1:2379 ./orch-data/store --exclude /registry/events/
+  orch-store copy ./orch-data/store http://127.0.0.1:2379 --prefix /registry/configmaps/")]
 pub(crate) struct Copy {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) from: Place,

@@ -1,8 +1,10 @@
 //! Bars on the standard error, if that is a terminal.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt;
 
-const KEYS: &str = "{msg:>10} [{bar:40}] {human_pos}/{human_len} keys, {per_sec:.0}, {eta} left";
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+const KEYS: &str = "{msg:>10} [{bar:40}] {human_pos}/{human_len} keys, {rate}, {eta} left";
 const BYTES: &str = "{msg:>10} [{bar:40}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Counts keys.
@@ -17,6 +19,10 @@ pub(crate) fn bytes(what: &'static str, total: u64) -> ProgressBar {
 
 fn bar(what: &'static str, total: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).expect("the templates above are valid");
+    let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // The bar shows what it can.
+        write!(out, "{:.0} keys/s", state.per_sec()).ok();
+    });
     // Draws to the standard error, and nothing if that is no terminal.
     ProgressBar::new(total)
         .with_style(style.progress_chars("=> "))

@@ -42,7 +42,9 @@ fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
 /// A name and what there is to say of it, a line each.
 pub(crate) fn facts(facts: &[(&str, String)]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let longest = facts.iter().map(|(name, _)| name.len()).max();
+    // At least as wide as the longest name that is used everywhere, so that further facts stand below.
+    let width = longest.unwrap_or(0).max("compacted".len());
     for (name, fact) in facts {
         writeln!(out, "{name:width$}  {fact}")?;
     }

@@ -82,7 +82,7 @@ fn a_backup_of_a_prefix_has_only_that() {
     run([&"backup", &path, &file, &"--prefix", &"/b/"])
         .code(0)
         .tells("2 keys");
-    run([&"verify", &file]).code(0).tells("prefix    /b/");
+    run([&"verify", &file]).code(0).tells("prefix     /b/");
     run([&"restore", &file, &new]).code(0);
     assert_eq!(
         texts(&new),

@@ -27,7 +27,7 @@ fn a_good_store_is_described_and_not_changed() {
         .tells("content    6 B of keys and values\n")
         .tells("file       log-00000000000000000001  ")
         .tells("2 frames\n")
-        .tells("good  every checksum is right\n");
+        .tells("good       every checksum is right\n");
     assert_eq!(contents(&path), before);
 
     run([&"compact", &path]).code(0);
@@ -132,10 +132,10 @@ fn a_good_backup_is_described() {
     let file = backup(&folder);
     run([&"verify", &file])
         .code(0)
-        .tells("revision  4\n")
-        .tells("prefix    all\n")
-        .tells("keys      3\n")
-        .tells("good      every checksum is right\n");
+        .tells("revision   4\n")
+        .tells("prefix     all\n")
+        .tells("keys       3\n")
+        .tells("good       every checksum is right\n");
 }
 
 #[test]
