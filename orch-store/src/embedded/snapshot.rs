@@ -10,8 +10,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::engine::State;
 use crate::{KeyValue, ListOptions, ListPage, Read, Revision, StoreError};
 
-/// How often a directory is read before what looks wrong with it is believed not to come from its use.
-const ATTEMPTS: u32 = 10;
+/// How often a directory is read before it is given up. What looks wrong twice in the same way is believed before.
+const ATTEMPTS: u32 = 100;
 
 /// The state of an [`EmbeddedStore`](super::EmbeddedStore)'s directory at one moment, for backups and inspection.
 ///
