@@ -200,13 +200,14 @@ pub(super) fn check_is_store(path: &Path) -> Result<(), OpenError> {
     })
 }
 
-/// Behind the last byte of a file that is not zero.
+/// Behind the last byte that is not zero, of the first `length` of a file.
 fn written(file: &File, length: u64) -> io::Result<u64> {
     let mut end = length;
     let mut buffer = vec![0; 64 * 1024];
     while end > 0 {
         let start = end.saturating_sub(buffer.len() as u64);
-        let count = file.read_at(&mut buffer, start)?;
+        // No further than it was: meanwhile it may have grown.
+        let count = file.read_at(&mut buffer[..(end - start) as usize], start)?;
         let found = buffer[..count].iter().rposition(|byte| *byte != 0);
         if let Some(last) = found {
             return Ok(start + last as u64 + 1);
