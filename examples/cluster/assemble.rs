@@ -18,7 +18,6 @@ use orch_net::nftables::{NftablesBackend, NftablesConfig};
 use orch_net::userspace::{UserspaceBackend, UserspaceConfig};
 use orch_net::{Choice, ProxyBackend, ServiceProxy};
 use orch_sched::Scheduler;
-use orch_store::{EmbeddedStore, MemoryStore, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -26,7 +25,8 @@ use tower::ServiceExt;
 use crate::host;
 use crate::identity::Identities;
 use crate::node;
-use crate::options::{Options, ProxyChoice, StoreChoice};
+use crate::options::{Options, ProxyChoice};
+use crate::store;
 
 /// How long starting may take before the user is told what is missing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Group {
 /// Starts every part that this machine can run.
 pub(crate) async fn start(options: &Options) -> anyhow::Result<Cluster> {
     let node_name = options.node_name.clone().map_or_else(host::name, Ok)?;
-    let store = open_store(options).await?;
+    let store = store::open(options).await?;
     let node_address = host::address();
     let service_cidr = service_cidr(options)?;
     let mut addresses = vec![options.bind.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST)];
@@ -128,7 +128,7 @@ pub(crate) async fn start(options: &Options) -> anyhow::Result<Cluster> {
         listener,
     };
     cluster.add("API server", format!("https://{reached_at}"), cluster.api.ready());
-    cluster.add("store", store_words(options), always_ready());
+    cluster.add("store", store::words(options), always_ready());
     cluster.start_controllers(options, &identities)?;
     cluster.start_scheduler(&node_name)?;
     cluster.start_proxy(options, &node_name, service_cidr).await?;
@@ -146,25 +146,8 @@ fn service_cidr(options: &Options) -> anyhow::Result<Cidr> {
     }
 }
 
-async fn open_store(options: &Options) -> anyhow::Result<Arc<dyn Store>> {
-    private_folder(&options.data_dir)?;
-    Ok(match options.store {
-        StoreChoice::Memory => Arc::new(MemoryStore::new()),
-        StoreChoice::Embedded => Arc::new(EmbeddedStore::open(options.data_dir.join("store"))
-                .await
-                .context("cannot open the store: if another process runs on it, stop that one or choose another --data-dir")?),
-    })
-}
-
-fn store_words(options: &Options) -> String {
-    match options.store {
-        StoreChoice::Memory => "in memory: gone when this ends".to_owned(),
-        StoreChoice::Embedded => options.data_dir.join("store").display().to_string(),
-    }
-}
-
 /// Makes a folder that only its owner may enter.
-fn private_folder(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)

@@ -8,6 +8,7 @@ mod host;
 mod identity;
 mod node;
 mod options;
+mod store;
 mod web;
 
 use std::process::ExitCode;

@@ -54,6 +54,9 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_enum, default_value_t = StoreChoice::Embedded)]
     pub(crate) store: StoreChoice,
 
+    #[command(flatten)]
+    pub(crate) etcd: EtcdFlags,
+
     /// Further nodes whose containers only pretend to run, for trying out large clusters
     #[arg(long, global = true, default_value_t = 0, value_name = "COUNT")]
     pub(crate) hollow_nodes: u32,
@@ -114,6 +117,34 @@ pub(crate) enum StoreChoice {
     Embedded,
     /// In memory: everything is gone when the process ends
     Memory,
+    /// On the etcd cluster that the --etcd-... flags name; needs a build with `--features etcd`
+    Etcd,
+}
+
+/// How to reach etcd. The flags are those of kube-apiserver.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct EtcdFlags {
+    /// With --store etcd: client URLs of its members, separated by commas
+    #[arg(
+        long,
+        global = true,
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379",
+        value_name = "URLS"
+    )]
+    pub(crate) etcd_servers: Vec<String>,
+
+    /// With --store etcd: certificate of the authority that certifies its members (PEM), for https
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+
+    /// With --store etcd: certificate to show to its members (PEM)
+    #[arg(long, global = true, value_name = "FILE", requires = "etcd_keyfile")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+
+    /// With --store etcd: private key of that certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE", requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
 }
 
 impl Options {

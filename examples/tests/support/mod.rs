@@ -28,13 +28,71 @@ pub(crate) struct Kubectl(pub(crate) &'static str);
 
 impl Kubectl {
     fn program(self) -> PathBuf {
-        let path = target().join("peers").join(self.0);
-        assert!(
-            path.is_file(),
-            "{} is missing: run `cargo xtask setup` once",
-            path.display()
-        );
-        path
+        peer(self.0)
+    }
+}
+
+/// A program that `cargo xtask setup` unpacked.
+fn peer(name: &str) -> PathBuf {
+    let path = target().join("peers").join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo xtask setup` once",
+        path.display()
+    );
+    path
+}
+
+/// Debian's etcd beside a cluster, in its network, at the usual port.
+#[derive(Debug)]
+pub(crate) struct Etcd {
+    program: PathBuf,
+    data: PathBuf,
+    process: Option<Child>,
+}
+
+impl Etcd {
+    /// Starts it on the data that is there, and waits until it answers.
+    pub(crate) fn start(&mut self, cluster: &Cluster) {
+        let child = cluster
+            .host_command(self.program.to_str().expect("a path that is text"))
+            .arg("--data-dir")
+            .arg(&self.data)
+            .args(["--logger", "zap", "--log-level", "error"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd starts");
+        self.process = Some(child);
+        self.ctl(cluster, &["get", "health"]);
+    }
+
+    /// What etcdctl prints.
+    pub(crate) fn ctl(&self, cluster: &Cluster, arguments: &[&str]) -> String {
+        let program = peer("etcdctl-debian");
+        let mut command = cluster.host_command(program.to_str().expect("a path that is text"));
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--command-timeout", "30s"])
+            .args(arguments);
+        let output = command.output().expect("etcdctl starts");
+        assert!(output.status.success(), "{}", all(&output));
+        String::from_utf8(output.stdout).expect("etcdctl prints text")
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().expect("SIGKILL reaches etcd");
+            child.wait().expect("etcd ends");
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -113,6 +171,18 @@ impl Cluster {
         cluster.program = program;
         cluster.start_again();
         cluster
+    }
+
+    /// A cluster that keeps its objects on an etcd of its own. Nothing runs yet.
+    pub(crate) fn on_etcd(flags: &[&str]) -> (Self, Etcd) {
+        let mut cluster = Self::prepare(flags, Vec::new());
+        cluster.flags.extend(["--store", "etcd"].map(str::to_owned));
+        let etcd = Etcd {
+            program: peer("etcd-debian"),
+            data: cluster.folder().join("etcd"),
+            process: None,
+        };
+        (cluster, etcd)
     }
 
     fn prepare(flags: &[&str], launcher: Vec<String>) -> Self {

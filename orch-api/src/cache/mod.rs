@@ -284,7 +284,10 @@ impl Follower {
     /// watchers can resume from before the start of the cache.
     async fn begin(&self, history: bool) -> Result<Beginning, StoreError> {
         let oldest = if history {
-            Some(self.store.health().await?.compacted.max(Revision::FIRST))
+            let health = self.store.health().await?;
+            // Not further than what can be kept, however much the store remembers.
+            let kept = health.revision.get().saturating_sub(HISTORY.0 as u64);
+            Some(health.compacted.max(Revision::FIRST).max(Revision(kept)))
         } else {
             None
         };
