@@ -16,6 +16,7 @@
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use bytes::Bytes;
 
@@ -29,6 +30,9 @@ const HEADER: usize = 28;
 const MAGIC: [u8; 8] = *b"orch-chk";
 const FORMAT: u32 = 1;
 const BLOCK: usize = 256 * 1024;
+
+/// How many blocks are read ahead of those that are decoded.
+const BLOCKS: usize = 8;
 
 /// A checkpoint on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +150,7 @@ impl Writer {
     }
 }
 
-/// Reads a whole checkpoint.
+/// Reads a whole checkpoint: one thread reads and checks, another decodes.
 pub(super) fn load(disk: &dyn Disk, revision: u64) -> Result<(Index, Checkpoint), OpenError> {
     let name = name(revision);
     let file = disk
@@ -159,11 +163,45 @@ pub(super) fn load(disk: &dyn Disk, revision: u64) -> Result<(Index, Checkpoint)
         salt: 0,
     };
     loader.header(revision)?;
-    let mut keys = Vec::new();
-    while loader.block(&mut keys)? {}
-    loader.end(keys.len())?;
-    let length = loader.offset;
-    Ok((Index::from_sorted(keys), Checkpoint { revision, length }))
+    let (sender, blocks) = sync_channel(BLOCKS);
+    std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new()
+            .name("orch-store-read".into())
+            .spawn_scoped(scope, move || {
+                loader.blocks(&sender)?;
+                drop(sender);
+                Ok(loader)
+            })
+            .map_err(|error| OpenError::io("start a thread for", &name, error))?;
+        let mut keys = Vec::new();
+        let decoded = blocks.into_iter().try_for_each(|block| block.decode(&mut keys));
+        let mut loader = match reading.join() {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        decoded.map_err(|offset| OpenError::corrupt(&name, offset, "a key cannot be read"))?;
+        loader.end(keys.len())?;
+        let length = loader.offset;
+        Ok((Index::from_sorted(keys), Checkpoint { revision, length }))
+    })
+}
+
+/// A block that is as it was written.
+struct Block {
+    bytes: Vec<u8>,
+    /// Where it ends in the file.
+    end: u64,
+}
+
+impl Block {
+    /// Appends its keys; an error is where in the file it is.
+    fn decode(self, keys: &mut Vec<(Bytes, Version)>) -> Result<(), u64> {
+        let mut reader = Reader(&self.bytes);
+        while !reader.is_empty() {
+            keys.push(decode(&mut reader).ok_or(self.end)?);
+        }
+        Ok(())
+    }
 }
 
 struct Loader<'a> {
@@ -189,26 +227,27 @@ impl Loader<'_> {
         }
     }
 
-    /// Reads one block; false at the mark that ends them.
-    fn block(&mut self, keys: &mut Vec<(Bytes, Version)>) -> Result<bool, OpenError> {
-        let head = self.take(8)?;
-        let mut reader = Reader(&head);
-        let (Some(length), Some(sum)) = (reader.u32(), reader.u32()) else {
-            return Err(self.corrupt("the file ends too early"));
-        };
-        if length == 0 && sum == 0 {
-            return Ok(false);
+    /// Reads all blocks, up to the mark that ends them, and hands them on.
+    fn blocks(&mut self, blocks: &SyncSender<Block>) -> Result<(), OpenError> {
+        loop {
+            let head = self.take(8)?;
+            let mut reader = Reader(&head);
+            let (Some(length), Some(sum)) = (reader.u32(), reader.u32()) else {
+                return Err(self.corrupt("the file ends too early"));
+            };
+            if length == 0 && sum == 0 {
+                return Ok(());
+            }
+            let bytes = self.take(length as usize)?;
+            if codec::checksum(self.salt, &bytes) != sum {
+                return Err(self.corrupt("a block's checksum is wrong"));
+            }
+            let end = self.offset;
+            if blocks.send(Block { bytes, end }).is_err() {
+                // One of them could not be decoded, which is what will be told.
+                return Ok(());
+            }
         }
-        let block = self.take(length as usize)?;
-        if codec::checksum(self.salt, &block) != sum {
-            return Err(self.corrupt("a block's checksum is wrong"));
-        }
-        let mut reader = Reader(&block);
-        while !reader.is_empty() {
-            let entry = decode(&mut reader).ok_or_else(|| self.corrupt("a key cannot be read"))?;
-            keys.push(entry);
-        }
-        Ok(true)
     }
 
     fn end(&mut self, keys: usize) -> Result<(), OpenError> {

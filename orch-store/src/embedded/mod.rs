@@ -4,6 +4,7 @@ mod checkpoint;
 mod codec;
 mod committer;
 mod frame;
+mod frames;
 mod import;
 mod log;
 mod maintenance;
@@ -11,6 +12,7 @@ mod mark;
 mod options;
 mod queue;
 mod recovery;
+mod replay;
 mod segment;
 mod snapshot;
 

@@ -5,16 +5,15 @@
 //! whole, with no whole one after it, is what a crash leaves of a write that was never acknowledged. Zeros up to the end of the
 //! file are room for frames that were not written.
 
-use std::io::{BufReader, Read};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::checkpoint::{self, Checkpoint};
-use super::codec::{Reader, read_full};
+use super::codec::read_full;
 use super::frame::{self, Record};
+use super::frames::Stop;
 use super::log::{Log, LogError, Position, Segment};
 use super::mark::Mark;
+use super::replay::Replay;
 use super::{OpenError, segment};
 use crate::disk::Disk;
 use crate::engine::State;
@@ -44,10 +43,10 @@ pub(super) struct Found {
 /// A segment of the log that was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadSegment {
-    header: segment::Header,
-    stop: Stop,
+    pub(super) header: segment::Header,
+    pub(super) stop: Stop,
     /// How many frames it has.
-    frames: u64,
+    pub(super) frames: u64,
 }
 
 /// Opens what is on disk for writing. The store then stands at or above `skip_to`.
@@ -82,24 +81,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Found, OpenError> {
     let (state, checkpoint) = load_checkpoint(disk, &names)?;
     let checkpoint_keys = state.index.len();
     let headers = relevant(read_headers(disk, &names)?, state.published, checkpoint.is_some())?;
-    let mut replay = Replay {
-        base: state.published,
-        floor: state.compacted,
-        state,
-        events: Vec::new(),
-        sequence: headers.first().map_or(1, |header| header.first_sequence),
-        reserved: 0,
-    };
-    let mut segments = Vec::new();
-    for (index, header) in headers.iter().enumerate() {
-        let limit = headers.get(index + 1).map(|next| next.previous_length);
-        let stop = replay.segment(disk, header, limit)?;
-        segments.push(ReadSegment {
-            header: *header,
-            stop,
-            frames: replay.sequence - header.first_sequence,
-        });
-    }
+    let (mut replay, segments) = Replay::run(disk, &headers, state)?;
     replay.reach_floor();
     let was_closed = was_closed(disk, &names, segments.last())?;
     Ok(Found {
@@ -291,234 +273,4 @@ fn open_log(
         _ => Log::begin(disk, position, segment_size, segments),
     };
     log.map_err(|error| OpenError::io("write", &segment::name(position.number), error))
-}
-
-/// Where the whole frames of a segment end.
-#[derive(Debug, Clone, Copy)]
-struct Stop {
-    length: u64,
-    /// How many bytes follow them.
-    torn: u64,
-}
-
-impl Stop {
-    fn is_torn(self) -> bool {
-        self.torn > 0
-    }
-}
-
-/// The state as far as the log has been read.
-struct Replay {
-    /// The checkpoint's revision: it has all records up to there.
-    base: u64,
-    floor: u64,
-    state: State,
-    events: Vec<Arc<Event>>,
-    /// That of the next frame.
-    sequence: u64,
-    /// Revisions up to this one may have been shown.
-    reserved: u64,
-}
-
-impl Replay {
-    /// Replays a segment: up to `limit`, to which it must be whole, or in the last one as far as it is.
-    fn segment(
-        &mut self,
-        disk: &dyn Disk,
-        header: &segment::Header,
-        limit: Option<u64>,
-    ) -> Result<Stop, OpenError> {
-        let name = segment::name(header.number);
-        self.reserved = self.reserved.max(header.reserved);
-        if header.first_sequence != self.sequence {
-            return Err(OpenError::corrupt(&name, 24, "frames before it are missing"));
-        }
-        let file = disk
-            .read(&name)
-            .map_err(|error| OpenError::io("open", &name, error))?;
-        let mut frames = Frames {
-            name: &name,
-            salt: header.salt,
-            reader: BufReader::with_capacity(256 * 1024, file),
-            offset: 0,
-        };
-        frames.skip_header()?;
-        loop {
-            if limit == Some(frames.offset) {
-                return Ok(frames.stop(0));
-            }
-            match frames.next(self.sequence)? {
-                Next::Frame(payload) => self.frame(&frames, &payload)?,
-                Next::End if limit.is_none() => return Ok(frames.stop(0)),
-                Next::Torn(tail) if limit.is_none() => {
-                    return frames.check_torn(&tail);
-                }
-                Next::End | Next::Torn(_) => return Err(frames.corrupt("a frame is damaged")),
-            }
-            self.sequence += 1;
-        }
-    }
-
-    fn frame(&mut self, frames: &Frames<'_>, payload: &[u8]) -> Result<(), OpenError> {
-        let mut reader = Reader(payload);
-        while !reader.is_empty() {
-            let record =
-                Record::decode(&mut reader).ok_or_else(|| frames.corrupt("a record cannot be read"))?;
-            self.record(record).map_err(|reason| frames.corrupt(reason))?;
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, record: Record<'_>) -> Result<(), &'static str> {
-        let (revision, deadline, key, value) = match record {
-            Record::Put {
-                revision,
-                deadline,
-                key,
-                value,
-            } => (revision, deadline, key, Some(Bytes::copy_from_slice(value))),
-            Record::Delete { revision, key } => (revision, 0, key, None),
-            Record::Compact { revision } => {
-                self.floor = self.floor.max(revision);
-                return Ok(());
-            }
-            Record::Reserve { revision } => {
-                self.reserved = self.reserved.max(revision);
-                return Ok(());
-            }
-        };
-        if revision <= self.base {
-            return Ok(());
-        }
-        if revision <= self.state.assigned {
-            return Err("a revision comes twice");
-        }
-        let key = Bytes::copy_from_slice(key);
-        self.events.push(self.state.apply(revision, key, value, deadline));
-        Ok(())
-    }
-
-    /// Only revisions that had been reached were ever compacted. It may be more than the log has records of, when revisions
-    /// were skipped after an earlier crash.
-    fn reach_floor(&mut self) {
-        self.state.assigned = self.state.assigned.max(self.floor);
-    }
-
-    /// Gives up the history and the revisions up to this one: after a crash those that volatile writes may have taken,
-    /// because readers may have seen what is now lost and have to begin anew. Returns whether there were any.
-    fn skip_to(&mut self, revision: u64) -> bool {
-        if revision <= self.state.assigned {
-            return false;
-        }
-        self.state.assigned = revision;
-        self.floor = revision;
-        true
-    }
-
-    fn finish(mut self) -> (State, Vec<Arc<Event>>) {
-        self.state.published = self.state.assigned;
-        self.state.compacted = self.floor;
-        let kept = self
-            .events
-            .partition_point(|event| event.revision().0 <= self.floor);
-        for event in self.events.drain(..kept) {
-            self.state.index.compact(event.key(), self.floor);
-        }
-        (self.state, self.events)
-    }
-}
-
-/// What comes next in a segment.
-enum Next {
-    /// A whole frame's payload.
-    Frame(Vec<u8>),
-    /// The file ends here, or holds nothing but zeros from here on.
-    End,
-    /// No whole frame, but these bytes, up to the last of the file that is not zero.
-    Torn(Vec<u8>),
-}
-
-/// The frames of one segment.
-struct Frames<'a> {
-    name: &'a str,
-    salt: u32,
-    reader: BufReader<Box<dyn Read + Send>>,
-    /// Where the next frame begins.
-    offset: u64,
-}
-
-impl Frames<'_> {
-    fn skip_header(&mut self) -> Result<(), OpenError> {
-        self.offset = segment::HEADER as u64;
-        let mut header = [0; segment::HEADER];
-        self.fill(&mut header)?;
-        Ok(())
-    }
-
-    fn next(&mut self, sequence: u64) -> Result<Next, OpenError> {
-        let mut bytes = [0; frame::HEADER];
-        let length = self.fill(&mut bytes)?;
-        if length == 0 {
-            return Ok(Next::End);
-        }
-        let header = frame::Header::decode(&bytes[..length], self.salt);
-        let Some(header) = header.filter(|_| length == frame::HEADER) else {
-            return self.tail(bytes[..length].to_vec());
-        };
-        if header.sequence != sequence {
-            return Err(self.corrupt("a frame is missing"));
-        }
-        let mut payload = Vec::new();
-        (&mut self.reader)
-            .take(header.length as u64)
-            .read_to_end(&mut payload)
-            .map_err(|error| OpenError::io("read", self.name, error))?;
-        if !header.fits(&payload, self.salt) {
-            let mut front = bytes.to_vec();
-            front.append(&mut payload);
-            return self.tail(front);
-        }
-        self.offset += (frame::HEADER + payload.len()) as u64;
-        Ok(Next::Frame(payload))
-    }
-
-    fn tail(&mut self, mut front: Vec<u8>) -> Result<Next, OpenError> {
-        self.reader
-            .read_to_end(&mut front)
-            .map_err(|error| OpenError::io("read", self.name, error))?;
-        let Some(last) = front.iter().rposition(|byte| *byte != 0) else {
-            return Ok(Next::End);
-        };
-        front.truncate(last + 1);
-        Ok(Next::Torn(front))
-    }
-
-    /// A frame is written only after the one before it is durable: if one comes after the damage, no crash did it.
-    fn check_torn(&self, tail: &[u8]) -> Result<Stop, OpenError> {
-        if frame::contains_header(&tail[1..], 0, self.salt) {
-            return Err(self.corrupt("a frame is damaged, and it is not the last one"));
-        }
-        tracing::warn!(
-            file = self.name,
-            offset = self.offset,
-            bytes = tail.len(),
-            "the log ends in a write that a crash cut off; it was not acknowledged and is ignored"
-        );
-        Ok(self.stop(tail.len() as u64))
-    }
-
-    fn stop(&self, torn: u64) -> Stop {
-        Stop {
-            length: self.offset,
-            torn,
-        }
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, OpenError> {
-        read_full(&mut self.reader, buffer).map_err(|error| OpenError::io("read", self.name, error))
-    }
-
-    fn corrupt(&self, reason: &'static str) -> OpenError {
-        OpenError::corrupt(self.name, self.offset, reason)
-    }
 }

@@ -71,18 +71,28 @@ impl Index {
         Some((key, chain.at(revision)?))
     }
 
-    pub(crate) fn push(&mut self, key: Bytes, version: Version) {
+    /// Adds a version that is made from the key and the newest one so far, in one search. What else `make` returns is
+    /// returned.
+    pub(crate) fn push_with<T>(
+        &mut self,
+        key: Bytes,
+        make: impl FnOnce(&Bytes, Option<&Version>) -> (Version, T),
+    ) -> T {
         match self.chains.entry(key) {
             std::collections::btree_map::Entry::Vacant(entry) => {
+                let (newest, made) = make(entry.key(), None);
                 entry.insert(Chain {
-                    newest: version,
+                    newest,
                     older: Vec::new(),
                 });
+                made
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let (version, made) = make(entry.key(), Some(&entry.get().newest));
                 let chain = entry.get_mut();
                 let older = std::mem::replace(&mut chain.newest, version);
                 chain.older.push(older);
+                made
             }
         }
     }
@@ -219,7 +229,7 @@ mod tests {
                             state.remove(&key);
                         }
                         states.push(state);
-                        index.push(key, version(now + 1, put));
+                        index.push_with(key, |_, _| (version(now + 1, put), ()));
                     }
                     Step::Compact(part) => {
                         floor += ((now - floor) as f64 * part) as u64;
@@ -250,7 +260,8 @@ mod tests {
             let mut before = Vec::new();
             for (revision, (key, put)) in (1..).zip(&writes) {
                 before.push(live_at(&index, u64::MAX));
-                index.push(Bytes::from(vec![*key]), version(revision, *put));
+                let key = Bytes::from(vec![*key]);
+                index.push_with(key, |_, _| (version(revision, *put), ()));
             }
             for (key, _) in writes.iter().rev().take(back) {
                 index.pop(&[*key]);

@@ -98,9 +98,8 @@ impl State {
 
     /// Checks the guard and, if it holds, puts the write into the index under a new revision.
     pub(crate) fn stage(&mut self, op: Op) -> Result<Arc<Event>, Refusal> {
-        let newest = self.index.newest(op.key()).cloned();
-        let current = newest.as_ref().and_then(|version| version.to_kv(op.key()));
-        if let Err(error) = self.check_guard(&op, current.as_ref()) {
+        let newest = self.index.newest(op.key());
+        if let Err(error) = self.check_guard(&op, newest) {
             return Err(Refusal {
                 error,
                 seen: newest.map_or(0, |version| version.mod_revision),
@@ -124,35 +123,21 @@ impl State {
         value: Option<Bytes>,
         deadline: u64,
     ) -> Arc<Event> {
-        let previous = self.index.newest(&key).and_then(|version| version.to_kv(&key));
-        // Share the key's bytes with the versions before, whatever buffer the caller's slice belongs to.
-        let key = previous.as_ref().map_or(key, |kv| kv.key.clone());
-        let (create_revision, lives) = previous
-            .as_ref()
-            .map_or((revision, 0), |kv| (kv.create_revision.0, kv.version));
-        let version = Version {
-            mod_revision: revision,
-            create_revision,
-            version: if value.is_some() { lives + 1 } else { lives },
-            deadline,
-            value,
-        };
-        let event = Arc::new(Event {
-            kind: if version.value.is_some() {
-                EventKind::Put
-            } else {
-                EventKind::Delete
-            },
-            kv: KeyValue {
-                key: key.clone(),
-                value: version.value.clone().unwrap_or_default(),
-                create_revision: Revision(version.create_revision),
-                mod_revision: Revision(revision),
-                version: version.version,
-            },
-            previous,
+        let event = self.index.push_with(key, |key, newest| {
+            let previous = newest.and_then(|version| version.to_kv(key));
+            let (create_revision, lives) = previous
+                .as_ref()
+                .map_or((revision, 0), |kv| (kv.create_revision.0, kv.version));
+            let version = Version {
+                mod_revision: revision,
+                create_revision,
+                version: if value.is_some() { lives + 1 } else { lives },
+                deadline,
+                value,
+            };
+            let event = Arc::new(event(key, &version, previous));
+            (version, event)
         });
-        self.index.push(key, version);
         self.assigned = revision;
         event
     }
@@ -174,33 +159,52 @@ impl State {
         Ok(())
     }
 
-    fn check_guard(&self, op: &Op, current: Option<&KeyValue>) -> Result<(), StoreError> {
-        match (op, current) {
-            (Op::Create { .. }, None) | (Op::Delete { expected: None, .. }, Some(_)) => Ok(()),
-            (Op::Create { .. }, Some(kv)) => Err(StoreError::AlreadyExists {
-                current: Box::new(kv.clone()),
-            }),
-            (Op::Delete { expected: None, key }, None) => Err(StoreError::NotFound {
+    fn check_guard(&self, op: &Op, newest: Option<&Version>) -> Result<(), StoreError> {
+        let newest = newest.filter(|version| version.value.is_some());
+        let current = || newest.and_then(|version| version.to_kv(op.key())).map(Box::new);
+        match op {
+            Op::Create { .. } => match current() {
+                None => Ok(()),
+                Some(current) => Err(StoreError::AlreadyExists { current }),
+            },
+            Op::Delete { expected: None, .. } if newest.is_some() => Ok(()),
+            Op::Delete { expected: None, key } => Err(StoreError::NotFound {
                 key: key.clone(),
                 revision: Revision(self.published),
             }),
-            (
-                Op::Update { expected, key, .. }
-                | Op::Delete {
-                    expected: Some(expected),
-                    key,
-                },
-                current,
-            ) => {
-                if current.is_some_and(|kv| kv.mod_revision.0 == *expected) {
+            Op::Update { expected, key, .. }
+            | Op::Delete {
+                expected: Some(expected),
+                key,
+            } => {
+                if newest.is_some_and(|version| version.mod_revision == *expected) {
                     return Ok(());
                 }
                 Err(StoreError::Conflict {
                     key: key.clone(),
                     expected: Revision(*expected),
-                    current: current.cloned().map(Box::new),
+                    current: current(),
                 })
             }
         }
+    }
+}
+
+/// What watchers see of a version that was written.
+fn event(key: &Bytes, version: &Version, previous: Option<KeyValue>) -> Event {
+    Event {
+        kind: if version.value.is_some() {
+            EventKind::Put
+        } else {
+            EventKind::Delete
+        },
+        kv: KeyValue {
+            key: key.clone(),
+            value: version.value.clone().unwrap_or_default(),
+            create_revision: Revision(version.create_revision),
+            mod_revision: Revision(version.mod_revision),
+            version: version.version,
+        },
+        previous,
     }
 }
