@@ -262,6 +262,10 @@ impl Store for EmbeddedStore {
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         if !self.engine.would_compact(revision)? {
+            if self.maintenance.warning().is_some() {
+                // What failed for want of space may find it by now.
+                self.maintenance.wake();
+            }
             return Ok(());
         }
         // On disk before it takes effect: history that was gone must not come back with a restart.
