@@ -65,6 +65,14 @@ async fn a_snapshot_is_read_beside_the_store_and_changes_nothing() {
         .unwrap();
     assert_eq!(keys(&earlier.items), [b"a", b"b"]);
     assert_eq!(snapshot.get(b"a", None).unwrap().kv, Some(a));
+    let mut watcher = store.watch(b"", Revision(2)).await.unwrap();
+    assert_eq!(
+        snapshot.events(Revision(2)).unwrap(),
+        watcher.next().await.unwrap().events
+    );
+    assert!(snapshot.events(Revision(4)).unwrap().is_empty());
+    let error = snapshot.events(Revision(5)).unwrap_err();
+    assert!(matches!(error, StoreError::FutureRevision { .. }), "{error}");
     let error = snapshot.get(b"a", Some(Revision(99))).unwrap_err();
     assert!(matches!(error, StoreError::FutureRevision { .. }), "{error}");
 

@@ -24,7 +24,7 @@ fn on_open(error: &OpenError) -> Option<String> {
     Some(match error {
         OpenError::Locked { .. } => {
             "a process has this store open, for instance a running cluster: stop it first. \
-             get, list, verify, backup and copying from it work beside it"
+             get, list, watch, verify, backup and copying from it work beside it"
                 .to_owned()
         }
         OpenError::NoStore { path } => match path.to_str() {

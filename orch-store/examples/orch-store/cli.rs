@@ -17,8 +17,8 @@ Places:
     http://127.0.0.1:2379
     https://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
 
-  get, list, verify, backup and the FROM of copy read a folder beside the process that has it open and change
-  nothing in it. watch, compact, restore and the TO of copy need it for themselves: stop the cluster first.
+  get, list, watch, verify, backup and the FROM of copy read a folder beside the process that has it open, and change
+  nothing in it. compact, restore and the TO of copy need it for themselves: stop the cluster first.
 
 Examples:
   orch-store list ./orch-data/store /registry/pods/
@@ -123,12 +123,12 @@ pub(crate) struct List {
 
 /// Prints each write as it happens, one a line, until it is interrupted.
 ///
-/// A folder serves one process at a time, so that here it shows the writes since --from and keys whose time to live
-/// ends; what a running cluster writes, `kubectl get --watch` shows.
+/// A folder is looked at ten times a second and read again when its files have changed, which for a large store takes a
+/// moment. What is written to a volatile prefix comes when it is on disk, about a second later.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  orch-store watch http://127.0.0.1:2379 /registry/pods/
+  orch-store watch ./orch-data/store /registry/pods/
   orch-store watch http://127.0.0.1:2379 /registry/ --from 4711 -o json")]
 pub(crate) struct Watch {
     /// A store's folder, or an etcd's endpoints.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use orch_store::{EmbeddedOptions, EmbeddedStore, Store};
+use orch_store::{EmbeddedOptions, Store};
 
 use crate::access::Access;
 
@@ -76,11 +76,6 @@ impl Place {
             Self::Folder(path) => Ok(Arc::new(options.open(path).await?)),
             Self::Etcd(endpoints) => connect(access, endpoints).await,
         }
-    }
-
-    /// Opens a store that has to be there.
-    pub(crate) async fn open_existing(&self, access: &Access) -> anyhow::Result<Arc<dyn Store>> {
-        self.open(access, EmbeddedStore::options().must_exist()).await
     }
 
     /// Whether both are the same store, as far as can be told.

@@ -119,8 +119,9 @@ impl Found {
         &self.segments
     }
 
-    pub(super) fn into_state(self) -> State {
-        self.replay.finish().0
+    /// The state, and the events since its compaction.
+    pub(super) fn finish(self) -> (State, Vec<Arc<Event>>) {
+        self.replay.finish()
     }
 }
 

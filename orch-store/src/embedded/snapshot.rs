@@ -2,13 +2,14 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::recovery::{self, Found};
 use super::{OpenError, checkpoint, segment};
 use crate::disk::{Disk, DiskFile};
 use crate::engine::State;
-use crate::{KeyValue, ListOptions, ListPage, Read, Revision, StoreError};
+use crate::{Event, KeyValue, ListOptions, ListPage, Read, Revision, StoreError};
 
 /// How often a directory is read before it is given up. What looks wrong twice in the same way is believed before.
 const ATTEMPTS: u32 = 100;
@@ -24,6 +25,8 @@ const ATTEMPTS: u32 = 100;
 #[derive(Debug)]
 pub struct Snapshot {
     state: State,
+    /// Since the compaction, in order.
+    events: Vec<Arc<Event>>,
     shown: Revision,
     was_closed: bool,
     files: Vec<SnapshotFile>,
@@ -92,11 +95,14 @@ impl Snapshot {
                 .and_then(|file| file.sync_data())
                 .map_err(|error| OpenError::io("sync", &name, error))?;
         }
+        let (shown, was_closed, files) = (Revision(found.shown()), found.was_closed(), files(&found));
+        let (state, events) = found.finish();
         Ok(Self {
-            shown: Revision(found.shown()),
-            was_closed: found.was_closed(),
-            files: files(&found),
-            state: found.into_state(),
+            state,
+            events,
+            shown,
+            was_closed,
+            files,
         })
     }
 
@@ -145,6 +151,17 @@ impl Snapshot {
     /// [`StoreError::Compacted`] and [`StoreError::FutureRevision`] for an `at` outside the history.
     pub fn list(&self, prefix: &[u8], options: &ListOptions) -> Result<ListPage, StoreError> {
         self.state.list(prefix, options)
+    }
+
+    /// The writes after `from`, as a [`Watcher`](crate::Watcher) from there would deliver them up to
+    /// [`revision`](Self::revision).
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::FutureRevision`] for a `from` outside the history.
+    pub fn events(&self, from: Revision) -> Result<&[Arc<Event>], StoreError> {
+        self.state.check_readable(from)?;
+        let start = self.events.partition_point(|event| event.revision() <= from);
+        Ok(&self.events[start..])
     }
 
     /// When the time to live ends that this key was written with; `None` for a permanent one. It may have passed: the

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use orch_store::{EmbeddedStore, Revision, Store};
 
-use crate::support::{Folder, block_on, contents, items, put, run, store, texts};
+use crate::support::{Folder, block_on, contents, items, put, run, store, texts, tool};
 
 async fn current(path: &Path) -> Revision {
     let store = EmbeddedStore::open(path).await.unwrap();
@@ -226,4 +226,83 @@ fn times_to_live_come_back() {
         }
         assert!(store.get(b"/short", None).await.unwrap().kv.is_none());
     });
+}
+
+/// A backup that takes a moment.
+fn large(folder: &Folder) -> std::path::PathBuf {
+    let (path, file) = (folder.path("store"), folder.path("x.bak"));
+    block_on(async {
+        let store = EmbeddedStore::open(&path).await.unwrap();
+        let creates = (0..4000).map(|number| {
+            let value = vec![b'x'; 5000].into();
+            store.create(format!("/{number}").into(), value, None)
+        });
+        futures::future::try_join_all(creates).await.unwrap();
+    });
+    run([&"backup", &path, &file]).code(0);
+    file
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_an_empty_store() {
+    let folder = Folder::new();
+    let file = large(&folder);
+    let new = folder.path("new");
+    let mut child = tool().arg("restore").arg(&file).arg(&new).spawn().unwrap();
+    let begun = || {
+        let names = new.read_dir().into_iter().flatten().flatten();
+        names
+            .map(|entry| entry.file_name())
+            .any(|name| name.to_string_lossy().ends_with(".tmp"))
+    };
+    while !begun() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(items(&new).is_empty());
+    run([&"restore", &file, &new]).code(0).tells("4000 keys");
+    assert_eq!(items(&new), items(&folder.path("store")));
+}
+
+#[test]
+fn a_backup_that_is_interrupted_leaves_nothing() {
+    let folder = Folder::new();
+    large(&folder);
+    let mut interrupted = 0;
+    for number in 0..10 {
+        let (file, temporary) = (
+            folder.path(&format!("{number}.bak")),
+            folder.path(&format!("{number}.bak.tmp")),
+        );
+        let mut child = tool()
+            .arg("backup")
+            .arg(folder.path("store"))
+            .arg(&file)
+            .spawn()
+            .unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        while !temporary.exists() && !file.exists() {
+            assert!(std::time::Instant::now() < until, "it makes no file");
+        }
+        let id = child.id().to_string();
+        let status = std::process::Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        // It may have been too late, and then the file is whole.
+        let code = child.wait().unwrap().code();
+        assert!(!temporary.exists());
+        assert_eq!(file.exists(), code == Some(0), "{code:?}");
+        if code == Some(130) {
+            interrupted += 1;
+        } else {
+            run([&"verify", &file]).code(0);
+        }
+    }
+    assert!(interrupted > 0, "some were in time");
 }

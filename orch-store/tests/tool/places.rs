@@ -69,7 +69,6 @@ fn a_store_in_use_can_be_read_but_not_taken() {
     run([&"backup", &path, &file, &"--force"]).code(0);
     run([&"copy", &path, &other]).code(0);
     for said in [
-        run([&"watch", &path]),
         run([&"compact", &path]),
         run([&"restore", &file, &path]),
         run([&"restore", &file, &path, &"--merge"]),
