@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use etcd_client::GetOptions;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::convert::{range_end, range_start};
 use super::failure::Failure;
 use super::members::Members;
 
@@ -62,6 +65,47 @@ impl Leases {
     pub(super) async fn forget(&self, id: i64) {
         self.open.lock().await.retain(|_, lease| lease.id != id);
     }
+}
+
+/// How many keys are looked at with one call.
+const PAGE: i64 = 10_000;
+
+/// The keys with `prefix` that end by themselves, and in what time at the earliest.
+pub(super) async fn times_to_live(
+    members: &Members,
+    prefix: &[u8],
+) -> Result<HashMap<Bytes, Duration>, Failure> {
+    let mut by_lease: HashMap<i64, Vec<Bytes>> = HashMap::new();
+    let mut start = range_start(prefix);
+    loop {
+        let options = GetOptions::new()
+            .with_range(range_end(prefix))
+            .with_limit(PAGE)
+            .with_keys_only();
+        let page = members.read(|connection| {
+            let (start, options) = (start.clone(), options.clone());
+            async move { connection.kv.clone().get(start, Some(options)).await }
+        });
+        let page = page.await?.0;
+        let Some(last) = page.kvs.last() else { break };
+        start = [&last.key[..], &[0]].concat();
+        for kv in page.kvs.into_iter().filter(|kv| kv.lease != 0) {
+            by_lease.entry(kv.lease).or_default().push(kv.key.into());
+        }
+        if !page.more {
+            break;
+        }
+    }
+    let mut times = HashMap::new();
+    for (lease, keys) in by_lease {
+        let ask = members.read(|connection| async move {
+            connection.client.lease_client().time_to_live(lease, None).await
+        });
+        // A negative number stands for a lease that has ended since.
+        let seconds = u64::try_from(ask.await?.ttl()).unwrap_or(0);
+        times.extend(keys.into_iter().map(|key| (key, Duration::from_secs(seconds))));
+    }
+    Ok(times)
 }
 
 /// etcd counts in seconds; a part of one counts as a whole, so that nothing ends early.

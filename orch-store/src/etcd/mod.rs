@@ -11,6 +11,7 @@ mod options;
 mod version;
 mod watcher;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,16 @@ impl EtcdStore {
     /// How to connect.
     pub fn options() -> EtcdOptions {
         EtcdOptions::default()
+    }
+
+    /// The keys with this prefix that end by themselves, each with the time that it has left, in whole seconds. For
+    /// tools that carry keys elsewhere: it is not of one moment, and costs a call for each lease.
+    ///
+    /// # Errors
+    /// Those of access and of the connection.
+    pub async fn times_to_live(&self, prefix: &[u8]) -> Result<HashMap<Bytes, Duration>, StoreError> {
+        let times = leases::times_to_live(&self.members, prefix).await;
+        times.map_err(Failure::into_error)
     }
 
     fn new(members: Arc<Members>, options: &EtcdOptions) -> Self {

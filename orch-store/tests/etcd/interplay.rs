@@ -203,6 +203,37 @@ async fn metrics(url: &str) -> String {
 }
 
 #[tokio::test]
+async fn times_to_live_can_be_read() {
+    let server = Server::alone(DEBIAN).await;
+    let store = server.store().await;
+    for index in 0..20_u64 {
+        let ttl = Duration::from_secs(100 + 100 * (index % 2));
+        store
+            .create(format!("t/{index}").into(), "v".into(), Some(ttl))
+            .await
+            .unwrap();
+        store
+            .create(format!("u/{index}").into(), "v".into(), None)
+            .await
+            .unwrap();
+    }
+    let times = store.times_to_live(b"").await.unwrap();
+    assert_eq!(times.len(), 20);
+    for index in 0..20_u64 {
+        let left = times[format!("t/{index}").as_bytes()].as_secs();
+        // A little more, for those that come later and share the lease; a little less, for the time since.
+        let expected = 100 + 100 * (index % 2);
+        assert!((expected - 30..=expected + 10).contains(&left), "{left}");
+    }
+    assert_eq!(
+        server.etcdctl(&["lease", "list"]).lines().count(),
+        3,
+        "a lease for each length"
+    );
+    assert_eq!(store.times_to_live(b"u/").await.unwrap().len(), 0);
+}
+
+#[tokio::test]
 async fn dropping_the_store_ends_its_watchers() {
     let server = Server::alone(DEBIAN).await;
     let store = server.store().await;
