@@ -47,6 +47,13 @@ pub(crate) struct Access {
     pub(crate) password: Option<Secret>,
 }
 
+impl Access {
+    /// Whether any flag was given. The password does not count: it may stand in the environment for another command.
+    pub(crate) fn is_given(&self) -> bool {
+        self.cacert.is_some() || self.cert.is_some() || self.key.is_some() || self.user.is_some()
+    }
+}
+
 /// A user, perhaps with the password.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "as above"))]

@@ -54,6 +54,23 @@ pub(crate) enum Command {
     Copy(Copy),
 }
 
+impl Command {
+    /// Whether any of its places is an etcd.
+    pub(crate) fn has_etcd(&self) -> bool {
+        let places = match self {
+            Self::Get(arguments) => vec![&arguments.place],
+            Self::List(arguments) => vec![&arguments.place],
+            Self::Watch(arguments) => vec![&arguments.place],
+            Self::Backup(arguments) => vec![&arguments.place],
+            Self::Restore(arguments) => vec![&arguments.place],
+            Self::Verify(arguments) => vec![&arguments.place],
+            Self::Compact(arguments) => vec![&arguments.place],
+            Self::Copy(arguments) => vec![&arguments.from, &arguments.to],
+        };
+        places.iter().any(|place| matches!(place, Place::Etcd(_)))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people.
@@ -199,10 +216,10 @@ pub(crate) struct Restore {
     /// With --merge: replace what is there with another value.
     #[arg(long, requires = "merge")]
     pub(crate) overwrite: bool,
-    /// How far above the backup's revision a folder's store begins.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
-    pub(crate) bump_revision: u64,
-    /// How many writes are under way at a time.
+    /// How far above the backup's revision a folder's store begins. Default: 1000000000.
+    #[arg(long, value_name = "N")]
+    pub(crate) bump_revision: Option<u64>,
+    /// How many writes are under way at a time, into an etcd and with --merge.
     #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one)]
     pub(crate) parallel: usize,
 }
@@ -250,6 +267,9 @@ pub(crate) struct Compact {
 /// The state that is copied is that at one revision. Keys get new revisions; a folder's store then stands at or above FROM's.
 /// Times to live are kept from a folder; from an etcd they cannot be read, and its keys become permanent: leave
 /// out what is short-lived with --exclude.
+///
+/// Values are copied as they are. orch reads and writes JSON; a kube-apiserver does so with
+/// --storage-media-type=application/json.
 ///
 /// Flags for TLS and user apply to both, if both are etcds.
 #[derive(Debug, Args)]

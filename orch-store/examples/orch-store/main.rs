@@ -27,6 +27,7 @@ mod watch;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -70,6 +71,9 @@ async fn until_stopped(cli: Cli) -> anyhow::Result<Option<Answer>> {
 
 async fn run(cli: Cli) -> anyhow::Result<Answer> {
     let Cli { access, command } = cli;
+    if access.is_given() && !command.has_etcd() {
+        bail!("--cacert, --cert, --key and --user are for an etcd, and none is named");
+    }
     match command {
         Command::Get(arguments) => get::run(&access, arguments).await,
         Command::List(arguments) => list::run(&access, arguments).await,

@@ -1,6 +1,7 @@
 //! Bars on the standard error, if that is a terminal.
 
 use std::fmt;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
@@ -15,6 +16,21 @@ pub(crate) fn keys(what: &'static str, total: u64) -> ProgressBar {
 /// Counts bytes.
 pub(crate) fn bytes(what: &'static str, total: u64) -> ProgressBar {
     bar(what, total, BYTES)
+}
+
+/// Turns while something is waited for whose end is not known. It goes when it is dropped.
+pub(crate) fn spinner(what: String) -> Spinner {
+    let bar = ProgressBar::new_spinner().with_message(what);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Spinner(bar)
+}
+
+pub(crate) struct Spinner(ProgressBar);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 fn bar(what: &'static str, total: u64, template: &str) -> ProgressBar {

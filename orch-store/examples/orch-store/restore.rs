@@ -16,10 +16,16 @@ use crate::place::Place;
 use crate::transfer::{Tally, Transfer};
 use crate::{progress, show, verify};
 
+/// How far above a backup's revision a store begins, unless told otherwise: more writes than any had since its last backup.
+const BUMP: u64 = 1_000_000_000;
+
 pub(crate) async fn run(access: &Access, arguments: Restore) -> Result<Answer> {
     let started = Instant::now();
+    if arguments.bump_revision.is_some() && matches!(arguments.place, Place::Etcd(_)) {
+        bail!("--bump-revision is for a folder: an etcd gives revisions of its own");
+    }
     let (header, totals) = verify::check_file(&arguments.file)?;
-    let from = floor(&header, arguments.bump_revision)?;
+    let from = floor(&header, arguments.bump_revision.unwrap_or(BUMP))?;
     let bar = progress::keys("restoring", totals.records);
     match &arguments.place {
         Place::Folder(path) if !arguments.merge => {

@@ -10,6 +10,7 @@ use orch_store::{
 
 use crate::access::Access;
 use crate::place::{self, Place};
+use crate::progress;
 
 /// How many bytes of values a page should have.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -45,6 +46,7 @@ impl Source {
     pub(crate) async fn open(place: &Place, access: &Access) -> anyhow::Result<Self> {
         match place {
             Place::Folder(path) => {
+                let _turning = progress::spinner(format!("reading {place}"));
                 let snapshot = EmbeddedStore::snapshot_of(path).await?;
                 Ok(Self::Snapshot(Arc::new(snapshot)))
             }

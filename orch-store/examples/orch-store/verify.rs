@@ -1,10 +1,11 @@
 //! `verify`: whether everything in a store or a backup is as it was written.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use orch_store::{EmbeddedStore, ListOptions, OpenError, Snapshot, SnapshotContent};
+use orch_store::{EmbeddedStore, ListOptions, OpenError, Snapshot, SnapshotContent, Store};
 
 use crate::Answer;
 use crate::access::Access;
@@ -20,7 +21,7 @@ pub(crate) async fn run(access: &Access, arguments: Verify) -> Result<Answer> {
         Place::Folder(path) => folder(path).await,
         Place::Etcd(endpoints) => {
             let store = place::connect(access, endpoints).await?;
-            etcd(&arguments.place, Source::Store(store)).await
+            etcd(&arguments.place, store).await
         }
     };
     match result {
@@ -82,9 +83,11 @@ fn backup(path: &Path) -> Result<()> {
 }
 
 async fn folder(path: &Path) -> Result<()> {
+    let turning = progress::spinner(format!("checking {}", path.display()));
     let snapshot = EmbeddedStore::snapshot_of(path)
         .await
         .with_context(|| path.display().to_string())?;
+    drop(turning);
     let page = snapshot.list(b"", &ListOptions::default())?;
     let content: usize = page.items.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
     let size: u64 = snapshot.files().iter().map(|file| file.bytes).sum();
@@ -134,12 +137,9 @@ fn files(snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-async fn etcd(place: &Place, source: Source) -> Result<()> {
-    let Source::Store(store) = &source else {
-        return Ok(());
-    };
+async fn etcd(place: &Place, store: Arc<dyn Store>) -> Result<()> {
     let health = store.health().await?;
-    let mut pages = source.pages("", None).await?;
+    let mut pages = Source::Store(store).pages("", None).await?;
     let bar = progress::keys("reading", pages.total() as u64);
     let (mut keys, mut content) = (0_u64, 0);
     while let Some(records) = pages.next(usize::MAX).await? {

@@ -44,6 +44,23 @@ fn what_was_meant_as_an_etcd_is_explained() {
         .complains("a folder or http(s)://HOST:PORT is needed");
 }
 
+#[test]
+fn flags_for_an_etcd_are_not_dropped_in_silence() {
+    let folder = Folder::new();
+    let path = folder.path("store");
+    store(&path, &[("/a", "1")]);
+    for flags in [["--cacert", "ca.crt"], ["--user", "me"]] {
+        run([&"list", &path, &flags[0], &flags[1]])
+            .code(2)
+            .complains("are for an etcd, and none is named");
+    }
+    let file = folder.path("x.bak");
+    run([&"backup", &path, &file]).code(0);
+    run([&"restore", &file, &"http://localhost:1", &"--bump-revision", &"5"])
+        .code(2)
+        .complains("--bump-revision is for a folder");
+}
+
 #[cfg(not(feature = "etcd"))]
 #[test]
 fn a_build_without_etcd_says_how_to_get_one_with() {
@@ -84,7 +101,7 @@ fn a_store_in_use_can_be_read_but_not_taken() {
 fn passwords_are_never_shown() {
     for said in [
         run([&"--user", &":hunter2", &"list", &"x"]),
-        run([&"--user", &"me:hunter2", &"list", &"missing"]),
+        run([&"--user", &"me:hunter2", &"list", &"http://127.0.0.1:1"]),
         run([&"--help"]),
     ] {
         // clap repeats a bad argument, as the shell that it was typed into did.
