@@ -33,7 +33,7 @@ Exit status:
 
 /// Looks into orch's stores, backs them up, restores, checks, compacts and copies them.
 #[derive(Debug, Parser)]
-#[command(name = "orch-store", version, after_long_help = PLACES, max_term_width = 120)]
+#[command(name = "orch-store", version, after_long_help = PLACES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -83,11 +83,14 @@ pub(crate) enum Format {
 ///
 /// The value goes to the standard output as it is. A key that does not exist ends with exit status 1.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store get ./orch-data/store /registry/namespaces/default
   orch-store get ./orch-data/store /registry/namespaces/default --meta
-  orch-store get ./orch-data/store /registry/namespaces/default --at 120")]
+  orch-store get ./orch-data/store /registry/namespaces/default --at 120"
+)]
 pub(crate) struct Get {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -109,12 +112,15 @@ pub(crate) struct Get {
 /// The columns are the revision of the last write, how often the key was written since it was created, the size of
 /// the value in bytes, and the key.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store list ./orch-data/store
   orch-store list ./orch-data/store /registry/pods/ --keys
   orch-store list ./orch-data/store /registry/leases/ --at 4711 --limit 10
-  orch-store list ./orch-data/store /registry/pods/ --values -o json | jq -r '.value | fromjson | .metadata.name'")]
+  orch-store list ./orch-data/store /registry/pods/ --values -o json | jq -r '.value | fromjson | .metadata.name'"
+)]
 pub(crate) struct List {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -143,10 +149,13 @@ pub(crate) struct List {
 /// A folder is looked at ten times a second and read again when its files have changed, which for a large store takes a
 /// moment. What is written to a volatile prefix comes when it is on disk, about a second later.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store watch ./orch-data/store /registry/pods/
-  orch-store watch http://127.0.0.1:2379 /registry/ --from 4711 -o json")]
+  orch-store watch http://127.0.0.1:2379 /registry/ --from 4711 -o json"
+)]
 pub(crate) struct Watch {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -166,15 +175,19 @@ pub(crate) struct Watch {
 
 /// Writes the state of a store at one revision into a file.
 ///
-/// The store may be in use. The file gets its name when it is whole and on disk; only its owner can read it, as it has
+/// The store may be in use: all that it had acknowledged when the backup began is in it, but for writes to a volatile
+/// prefix that were not on disk yet. The file gets its name when it is whole and on disk; only its owner can read it, as it has
 /// every secret in it. Of a folder, it also has the times to live; of an etcd these cannot be read, and its keys come
 /// back without.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store backup ./orch-data/store monday.bak
   orch-store backup http://127.0.0.1:2379 pods.bak --prefix /registry/pods/
-  orch-store verify monday.bak")]
+  orch-store verify monday.bak"
+)]
 pub(crate) struct Backup {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -200,11 +213,14 @@ pub(crate) struct Backup {
 /// new revisions: restart what has a cache of the old store, as it may take an older revision for a newer one when
 /// the etcd stands below the backup.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store restore monday.bak ./new-store
   orch-store restore monday.bak http://127.0.0.1:2379
-  orch-store restore pods.bak ./orch-data/store --merge --overwrite")]
+  orch-store restore pods.bak ./orch-data/store --merge --overwrite"
+)]
 pub(crate) struct Restore {
     /// The backup.
     pub(crate) file: PathBuf,
@@ -229,10 +245,13 @@ pub(crate) struct Restore {
 /// Of a folder, every file's checksums; of a backup likewise; of an etcd, which checks its own files, that all keys can be
 /// read. Damage ends with exit status 1 and says where it is.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store verify ./orch-data/store
-  orch-store verify monday.bak && echo good")]
+  orch-store verify monday.bak && echo good"
+)]
 pub(crate) struct Verify {
     /// A store's folder, a backup, or an etcd's endpoints.
     #[arg(value_name = "PLACE|FILE")]
@@ -243,11 +262,14 @@ pub(crate) struct Verify {
 ///
 /// No key that exists is touched. A running cluster compacts by itself.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store compact ./orch-data/store
   orch-store compact ./orch-data/store --keep 10000
-  orch-store compact http://127.0.0.1:2379 --revision 4711")]
+  orch-store compact http://127.0.0.1:2379 --revision 4711"
+)]
 pub(crate) struct Compact {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) place: Place,
@@ -273,10 +295,13 @@ pub(crate) struct Compact {
 ///
 /// Flags for TLS and user apply to both, if both are etcds.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
 Examples:
   orch-store copy http://127.0.0.1:2379 ./orch-data/store --exclude /registry/events/
-  orch-store copy ./orch-data/store http://127.0.0.1:2379 --prefix /registry/configmaps/")]
+  orch-store copy ./orch-data/store http://127.0.0.1:2379 --prefix /registry/configmaps/"
+)]
 pub(crate) struct Copy {
     /// A store's folder, or an etcd's endpoints.
     pub(crate) from: Place,
