@@ -124,15 +124,9 @@ pub(crate) enum StoreChoice {
 /// How to reach etcd. The flags are those of kube-apiserver.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EtcdFlags {
-    /// With --store etcd: client URLs of its members, separated by commas
-    #[arg(
-        long,
-        global = true,
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:2379",
-        value_name = "URLS"
-    )]
-    pub(crate) etcd_servers: Vec<String>,
+    /// With --store etcd: client URLs of its members, separated by commas [default: http://127.0.0.1:2379]
+    #[arg(long, global = true, value_delimiter = ',', value_name = "URLS")]
+    etcd_servers: Vec<String>,
 
     /// With --store etcd: certificate of the authority that certifies its members (PEM), for https
     #[arg(long, global = true, value_name = "FILE")]
@@ -145,6 +139,21 @@ pub(crate) struct EtcdFlags {
     /// With --store etcd: private key of that certificate (PEM)
     #[arg(long, global = true, value_name = "FILE", requires = "etcd_certfile")]
     pub(crate) etcd_keyfile: Option<PathBuf>,
+}
+
+impl EtcdFlags {
+    /// The members' client URLs.
+    pub(crate) fn servers(&self) -> Vec<String> {
+        if self.etcd_servers.is_empty() {
+            return vec!["http://127.0.0.1:2379".to_owned()];
+        }
+        self.etcd_servers.clone()
+    }
+
+    /// Whether any of them was given.
+    pub(crate) fn are_given(&self) -> bool {
+        !self.etcd_servers.is_empty() || self.etcd_cafile.is_some() || self.etcd_certfile.is_some()
+    }
 }
 
 impl Options {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use orch_store::{EmbeddedStore, MemoryStore, Store};
 
 use crate::assemble::private_folder;
@@ -10,6 +10,9 @@ use crate::options::{Options, StoreChoice};
 
 /// Opens the store that was chosen.
 pub(crate) async fn open(options: &Options) -> anyhow::Result<Arc<dyn Store>> {
+    if options.store != StoreChoice::Etcd && options.etcd.are_given() {
+        bail!("the --etcd-... flags mean something with --store etcd only");
+    }
     private_folder(&options.data_dir)?;
     match options.store {
         StoreChoice::Memory => Ok(Arc::new(MemoryStore::new())),
@@ -29,7 +32,7 @@ pub(crate) fn words(options: &Options) -> String {
     match options.store {
         StoreChoice::Memory => "in memory: gone when this ends".to_owned(),
         StoreChoice::Embedded => options.data_dir.join("store").display().to_string(),
-        StoreChoice::Etcd => format!("etcd at {}", options.etcd.etcd_servers.join(", ")),
+        StoreChoice::Etcd => format!("etcd at {}", options.etcd.servers().join(", ")),
     }
 }
 
@@ -42,7 +45,7 @@ async fn etcd(options: &Options) -> anyhow::Result<Arc<dyn Store>> {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let mut etcd = EtcdStore::options();
-    for url in &flags.etcd_servers {
+    for url in flags.servers() {
         etcd = etcd.endpoint(url);
     }
     if let Some(path) = &flags.etcd_cafile {
@@ -58,7 +61,7 @@ async fn etcd(options: &Options) -> anyhow::Result<Arc<dyn Store>> {
 
 #[cfg(not(feature = "etcd"))]
 async fn etcd(_: &Options) -> anyhow::Result<Arc<dyn Store>> {
-    anyhow::bail!(
+    bail!(
         "this program was built without etcd; with protoc installed, \
          `cargo run --release --features etcd --example cluster -- --store etcd` builds it in"
     )

@@ -107,3 +107,17 @@ fn broken_yaml_unknown_fields_and_wrong_types_are_told() {
     let left = cluster.kubectl(KUBECTL, &["get", "deployments,pods", "-o", "name"]);
     assert_eq!(left, "");
 }
+
+#[test]
+fn flags_that_would_mean_nothing_are_refused() {
+    let cluster = Cluster::start(&["--runtime", "fake"]);
+    for flag in ["--etcd-servers=http://127.0.0.1:2379", "--etcd-cafile=ca.crt"] {
+        let output = cluster.cluster_command(&[flag]).output();
+        let output = output.expect("the cluster example starts");
+        let told = all(&output);
+        assert!(
+            !output.status.success() && told.contains("--store etcd only"),
+            "{told}"
+        );
+    }
+}

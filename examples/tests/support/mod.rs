@@ -175,8 +175,9 @@ impl Cluster {
 
     /// A cluster that keeps its objects on an etcd of its own. Nothing runs yet.
     pub(crate) fn on_etcd(flags: &[&str]) -> (Self, Etcd) {
-        let mut cluster = Self::prepare(flags, Vec::new());
-        cluster.flags.extend(["--store", "etcd"].map(str::to_owned));
+        let mut flags = flags.to_vec();
+        flags.extend(["--store", "etcd"]);
+        let cluster = Self::prepare(&flags, Vec::new());
         let etcd = Etcd {
             program: peer("etcd-debian"),
             data: cluster.folder().join("etcd"),
