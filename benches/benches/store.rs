@@ -1,4 +1,4 @@
-//! The store's hot paths: guarded writes by many writers, a long list, and events to many watchers.
+//! The store's hot paths: guarded writes by many writers, a long list, events to many watchers, and recovery.
 //!
 //! `cargo bench -p orch-benches --bench store`. The writes on disk are bound by the disk: `bare write and sync` is the
 //! measure to hold them against.
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const VALUE: Bytes = Bytes::from_static(&[b'x'; 1024]);
-const WRITERS: [usize; 3] = [1, 16, 64];
+const WRITERS: [usize; 4] = [1, 16, 64, 256];
 const WATCHERS: [usize; 3] = [1, 100, 1000];
 
 fn runtime() -> Runtime {
@@ -148,5 +148,39 @@ fn watches(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, writes, lists, watches);
+/// Opens a store whose log holds so many keys, which was closed in good order.
+fn recovery(c: &mut Criterion) {
+    const KEYS: usize = 50_000;
+    let runtime = runtime();
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("store");
+    runtime.block_on(async {
+        let store = EmbeddedStore::open(&path).await.expect("the store opens");
+        let writes = (0..KEYS).map(|index| {
+            let key = format!("/registry/pods/default/web-{index:05}").into();
+            store.create(key, VALUE, None)
+        });
+        for result in futures::future::join_all(writes).await {
+            result.expect("the key is new");
+        }
+    });
+    let mut group = c.benchmark_group("recovery of 50,000 keys");
+    group
+        .throughput(Throughput::Elements(KEYS as u64))
+        .sample_size(10);
+    group.bench_function("from the log", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            for _ in 0..rounds {
+                let start = Instant::now();
+                let opened = runtime.block_on(EmbeddedStore::open(&path));
+                total += start.elapsed();
+                opened.expect("the store opens");
+            }
+            total
+        });
+    });
+}
+
+criterion_group!(benches, writes, lists, watches, recovery);
 criterion_main!(benches);
