@@ -323,7 +323,7 @@ impl Worker {
             .with_progress_notify();
         let mut client = connection.watch.clone();
         let open = client.watch(range_start(&self.prefix), Some(options));
-        Ok(members.in_time(members.timeout(), open).await?)
+        Ok(members.in_time(members.patience(), open).await?)
     }
 
     /// Begins with the newest request for progress, and answers the one that is fulfilled.

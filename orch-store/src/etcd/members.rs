@@ -93,8 +93,9 @@ impl Members {
             .ok();
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    /// How long to wait for a member before another is asked, where that is possible.
+    pub(super) fn patience(&self) -> Duration {
+        self.timeout / 3
     }
 
     /// A connection to this member. Without a user it is made with the first call on it.
@@ -108,14 +109,18 @@ impl Members {
                 client,
             }))
         };
-        member.connection.get_or_try_init(connect).await.cloned()
+        let limit = self.patience();
+        match tokio::time::timeout(limit, member.connection.get_or_try_init(connect)).await {
+            Ok(connection) => connection.cloned(),
+            Err(_) => Err(Failure::NotDone(format!("no connection in {limit:?}"))),
+        }
     }
 
     /// Which etcd this member is.
     pub(super) async fn version(&self, member: usize) -> Result<Version, Failure> {
         let ask = || async {
             let mut client = self.connection(member).await?.client.maintenance_client();
-            match self.in_time(self.timeout, client.status()).await {
+            match self.in_time(self.patience(), client.status()).await {
                 Ok(status) => Ok(Version::parse(status.version())),
                 // Only the newer ones ask for rights here.
                 Err(Failure::Refused(Refused::Denied(_))) => Ok(Version::NEWER),
@@ -153,11 +158,7 @@ impl Members {
             let member = self.current();
             let rest = until.saturating_duration_since(Instant::now());
             // A read has time for another member; the outcome of a write is worth waiting for.
-            let limit = if is_write {
-                rest
-            } else {
-                rest.min(self.timeout / 3)
-            };
+            let limit = if is_write { rest } else { rest.min(self.patience()) };
             let failure = match self.attempt(member, limit, &call).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -194,10 +195,7 @@ impl Members {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let connection = match tokio::time::timeout(limit, self.connection(member)).await {
-            Ok(connection) => connection?,
-            Err(_) => return Err(Failure::NotDone(format!("no connection in {limit:?}"))),
-        };
+        let connection = self.connection(member).await?;
         self.in_time(limit, call(connection)).await
     }
 

@@ -159,17 +159,12 @@ impl EtcdStore {
                 }
             };
             let options = lease.map(|lease| PutOptions::new().with_lease(lease));
-            let keys_only = GetOptions::new().with_keys_only();
-            let writes = [
-                TxnOp::put(key.to_vec(), value.to_vec(), options),
-                // What the write made of it, which the answer to a write does not tell.
-                TxnOp::get(key.to_vec(), Some(keys_only)),
-            ];
-            let writes = if expected == Revision::ZERO {
-                writes[..1].to_vec()
-            } else {
-                writes.to_vec()
-            };
+            let mut writes = vec![TxnOp::put(key.to_vec(), value.to_vec(), options)];
+            if expected != Revision::ZERO {
+                // What the write makes of the key, which the answer to a write does not tell.
+                let keys_only = GetOptions::new().with_keys_only();
+                writes.push(TxnOp::get(key.to_vec(), Some(keys_only)));
+            }
             match self.guarded(key, Some(expected), writes).await {
                 Err(Failure::Refused(Refused::NoLease)) if attempts < 3 => {
                     attempts += 1;
