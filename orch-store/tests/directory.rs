@@ -67,6 +67,25 @@ async fn a_second_store_is_kept_out_until_the_first_is_gone() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_gone_leaves_no_lock_to_children_of_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let spawner = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        }
+    });
+    for _ in 0..200 {
+        drop(EmbeddedStore::open(directory.path()).await.unwrap());
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    spawner.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_be_written_is_named() {
     // Nobody makes directories there, not even root.
     let error = EmbeddedStore::open("/sys/kernel/orch-store-test")

@@ -17,7 +17,7 @@ pub struct Directory {
     /// Open for `fsync`.
     handle: File,
     /// Holds the lock, which ends with the process however that ends.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -31,17 +31,23 @@ impl Directory {
         make_directory(&path).map_err(|error| refused(&path, "create", error))?;
         let handle = File::open(&path).map_err(|error| refused(&path, "open", error))?;
         let lock = take_lock(&path)?;
-        Ok(Self {
-            path,
-            handle,
-            _lock: lock,
-        })
+        Ok(Self { path, handle, lock })
     }
 
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600);
         options
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is just starting has the file open too until it executes its
+        // program, and would keep the lock for that long.
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(%error, "the lock ends with the last process that has the file open");
+        }
     }
 }
 
