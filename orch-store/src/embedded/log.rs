@@ -52,7 +52,7 @@ pub(super) struct Log {
     disk: Arc<dyn Disk>,
     /// `None` when the next write has to begin a new segment.
     file: Option<Box<dyn DiskFile>>,
-    /// How long the file is with the room behind what counts.
+    /// How long the file is with the room behind what counts; no more room is made below this length.
     room: u64,
     salt: u32,
     position: Position,
@@ -183,8 +183,11 @@ impl Log {
         };
         match file.reserve(room - self.position.length) {
             Ok(()) => self.room = room,
-            // The frame itself may still fit.
-            Err(error) => tracing::debug!(%error, "no room could be made ahead of the log"),
+            Err(error) => {
+                tracing::debug!(%error, "no room could be made ahead of the log");
+                // The frame itself may still fit. There is no further attempt before that fails, or the segment ends.
+                self.room = u64::MAX;
+            }
         }
     }
 

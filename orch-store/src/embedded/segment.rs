@@ -8,9 +8,10 @@
 //! | 8 | number of the segment: one more than that of the one before |
 //! | 8 | sequence of the first frame |
 //! | 8 | newest revision in the segments before |
-//! | 8 | how many bytes of the segment before count; what follows them there is the torn end of a crash |
+//! | 8 | how many bytes of the segment before count; what follows them there is room, or the torn end of a crash |
 //! | 8 | revisions up to this one may have been shown before they were on disk |
 //! | 4 | checksum of the fields above |
+//! | … | [frames](super::frame), then zeros: room for more |
 
 use super::OpenError;
 use super::codec::{self, Reader};
