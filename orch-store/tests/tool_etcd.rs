@@ -226,7 +226,7 @@ async fn an_etcd_below_the_backups_revision_is_spoken_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_to_live_become_leases() {
+async fn times_to_live_become_leases_and_come_back() {
     let server = Server::alone(DEBIAN).await;
     let folder = Folder::new();
     let from = folder.path("from");
@@ -255,6 +255,25 @@ async fn times_to_live_become_leases() {
         .unwrap();
     let granted: u64 = granted.parse().unwrap();
     assert!((590..=660).contains(&granted), "{told}");
+
+    // Back again, directly and through a backup.
+    let (copied, file, restored) = (
+        folder.path("copied"),
+        folder.path("x.bak"),
+        folder.path("restored"),
+    );
+    run([&"copy", &url, &copied]).code(0).tells("2 keys written");
+    run([&"backup", &url, &file]).code(0);
+    run([&"restore", &file, &restored]).code(0);
+    for folder in [&copied, &restored] {
+        let snapshot = EmbeddedStore::snapshot_of(folder).await.unwrap();
+        let ends = |key: &[u8]| snapshot.expires(&snapshot.get(key, None).unwrap().kv.unwrap());
+        assert_eq!(ends(b"/permanent"), None);
+        let left = ends(b"/lease")
+            .unwrap()
+            .duration_since(std::time::SystemTime::now());
+        assert!((500..=660).contains(&left.unwrap().as_secs()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,7 @@ pub(crate) async fn run(access: &Access, arguments: Backup) -> Result<Answer> {
 }
 
 async fn write(source: &Source, arguments: &Backup) -> Result<(Header, Totals, u64)> {
-    let mut pages = source.pages(&arguments.prefix, None).await?;
+    let mut pages = source.pages(&arguments.prefix, None).await?.with_ends().await?;
     let header = Header {
         revision: pages.revision(),
         shown: source.shown(pages.revision()),

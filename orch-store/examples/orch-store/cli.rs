@@ -177,8 +177,7 @@ pub(crate) struct Watch {
 ///
 /// The store may be in use: all that it had acknowledged when the backup began is in it, but for writes to a volatile
 /// prefix that were not on disk yet. The file gets its name when it is whole and on disk; only its owner can read it, as it has
-/// every secret in it. Of a folder, it also has the times to live; of an etcd these cannot be read, and its keys come
-/// back without.
+/// every secret in it. Times to live are kept.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -287,8 +286,7 @@ pub(crate) struct Compact {
 /// that are there with another value are refused and listed in the end. No key is deleted.
 ///
 /// The state that is copied is that at one revision. Keys get new revisions; a folder's store then stands at or above FROM's.
-/// Times to live are kept from a folder; from an etcd they cannot be read, and its keys become permanent: leave
-/// out what is short-lived with --exclude.
+/// Times to live are kept; leave out what is short-lived with --exclude.
 ///
 /// Values are copied as they are. orch reads and writes JSON; a kube-apiserver does so with
 /// --storage-media-type=application/json.

@@ -1,7 +1,6 @@
 //! `compact`: forgets history.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
 use orch_store::{EmbeddedStore, Revision, Store};
@@ -16,7 +15,7 @@ pub(crate) async fn run(access: &Access, arguments: Compact) -> Result<Answer> {
     match &arguments.place {
         Place::Folder(path) => folder(path, &arguments).await,
         Place::Etcd(endpoints) => {
-            let store: Arc<dyn Store> = place::connect(access, endpoints).await?;
+            let store = place::connect(access, endpoints).await?.store;
             let done = compact(store.as_ref(), &arguments).await?;
             show::line(format_args!("{}: {done}", arguments.place))?;
             Ok(Answer::Yes)

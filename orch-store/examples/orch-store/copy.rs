@@ -18,7 +18,7 @@ pub(crate) async fn run(access: &Access, arguments: Copy) -> Result<Answer> {
         bail!("{} and {} are the same store", arguments.from, arguments.to);
     }
     let source = Source::open(&arguments.from, access).await?;
-    let mut pages = source.pages(&arguments.prefix, None).await?;
+    let mut pages = source.pages(&arguments.prefix, None).await?.with_ends().await?;
     // Clients that come over from the old store must not meet its revisions a second time.
     let options = EmbeddedStore::options().skip_to_revision(source.shown(pages.revision()));
     let transfer = Transfer {

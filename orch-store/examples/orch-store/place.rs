@@ -1,11 +1,14 @@
 //! Where a store is, in one word.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use orch_store::{EmbeddedOptions, Store};
+use bytes::Bytes;
+use orch_store::{EmbeddedOptions, Store, StoreError};
 
 use crate::access::Access;
 
@@ -74,7 +77,7 @@ impl Place {
     ) -> anyhow::Result<Arc<dyn Store>> {
         match self {
             Self::Folder(path) => Ok(Arc::new(options.open(path).await?)),
-            Self::Etcd(endpoints) => connect(access, endpoints).await,
+            Self::Etcd(endpoints) => Ok(connect(access, endpoints).await?.store),
         }
     }
 
@@ -91,16 +94,43 @@ impl Place {
     }
 }
 
+/// An etcd that was connected to.
+pub(crate) struct Etcd {
+    pub(crate) store: Arc<dyn Store>,
+    #[cfg(feature = "etcd")]
+    etcd: Arc<orch_store::EtcdStore>,
+}
+
 #[cfg(feature = "etcd")]
-pub(crate) async fn connect(access: &Access, endpoints: &[String]) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(Arc::new(access.options(endpoints)?.connect().await?))
+pub(crate) async fn connect(access: &Access, endpoints: &[String]) -> anyhow::Result<Etcd> {
+    let etcd = Arc::new(access.options(endpoints)?.connect().await?);
+    Ok(Etcd {
+        store: Arc::clone(&etcd) as Arc<dyn Store>,
+        etcd,
+    })
+}
+
+#[cfg(feature = "etcd")]
+impl Etcd {
+    /// The keys that end by themselves, with the time that they have left.
+    pub(crate) async fn times_to_live(&self, prefix: &[u8]) -> Result<HashMap<Bytes, Duration>, StoreError> {
+        self.etcd.times_to_live(prefix).await
+    }
 }
 
 #[cfg(not(feature = "etcd"))]
-pub(crate) async fn connect(_access: &Access, endpoints: &[String]) -> anyhow::Result<Arc<dyn Store>> {
+pub(crate) async fn connect(_access: &Access, endpoints: &[String]) -> anyhow::Result<Etcd> {
     anyhow::bail!(
         "{} is an etcd, and this orch-store was built without: build it with \
          `cargo build --release --features etcd --example orch-store`, for which protoc is needed",
         endpoints.join(",")
     )
+}
+
+#[cfg(not(feature = "etcd"))]
+impl Etcd {
+    /// Never called: there is no such value.
+    pub(crate) async fn times_to_live(&self, _: &[u8]) -> Result<HashMap<Bytes, Duration>, StoreError> {
+        Ok(HashMap::new())
+    }
 }

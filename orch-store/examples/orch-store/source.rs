@@ -1,15 +1,14 @@
 //! Where keys are read from: a folder beside its process, or a store over its interface.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use orch_store::{
-    EmbeddedStore, KeyValue, ListOptions, ListPage, Read, Revision, Snapshot, Store, StoreError,
-};
+use orch_store::{EmbeddedStore, KeyValue, ListOptions, ListPage, Read, Revision, Snapshot, StoreError};
 
 use crate::access::Access;
-use crate::place::{self, Place};
+use crate::place::{self, Etcd, Place};
 use crate::progress;
 
 /// How many bytes of values a page should have.
@@ -19,7 +18,7 @@ const PAGE_ITEMS: usize = 5000;
 #[derive(Clone)]
 pub(crate) enum Source {
     Snapshot(Arc<Snapshot>),
-    Store(Arc<dyn Store>),
+    Etcd(Arc<Etcd>),
 }
 
 /// A key, and when its time to live ends, if it is known to have one.
@@ -50,21 +49,21 @@ impl Source {
                 let snapshot = EmbeddedStore::snapshot_of(path).await?;
                 Ok(Self::Snapshot(Arc::new(snapshot)))
             }
-            Place::Etcd(endpoints) => Ok(Self::Store(place::connect(access, endpoints).await?)),
+            Place::Etcd(endpoints) => Ok(Self::Etcd(Arc::new(place::connect(access, endpoints).await?))),
         }
     }
 
     pub(crate) async fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Read, StoreError> {
         match self {
             Self::Snapshot(snapshot) => snapshot.get(key, at),
-            Self::Store(store) => store.get(key, at).await,
+            Self::Etcd(etcd) => etcd.store.get(key, at).await,
         }
     }
 
     pub(crate) async fn list(&self, prefix: &[u8], options: ListOptions) -> Result<ListPage, StoreError> {
         match self {
             Self::Snapshot(snapshot) => snapshot.list(prefix, &options),
-            Self::Store(store) => store.list(prefix, options).await,
+            Self::Etcd(etcd) => etcd.store.list(prefix, options).await,
         }
     }
 
@@ -72,7 +71,7 @@ impl Source {
     pub(crate) fn shown(&self, revision: Revision) -> Revision {
         match self {
             Self::Snapshot(snapshot) => snapshot.shown().max(revision),
-            Self::Store(_) => revision,
+            Self::Etcd(_) => revision,
         }
     }
 
@@ -86,18 +85,11 @@ impl Source {
             prefix: Bytes::copy_from_slice(prefix.as_bytes()),
             revision: first.revision,
             total: first.remaining.unwrap_or_default(),
+            ends: HashMap::new(),
             after: None,
             limit: 100,
             done: false,
         })
-    }
-
-    fn record(&self, kv: KeyValue) -> Record {
-        let expires = match self {
-            Self::Snapshot(snapshot) => snapshot.expires(&kv),
-            Self::Store(_) => None,
-        };
-        Record { kv, expires }
     }
 }
 
@@ -107,12 +99,24 @@ pub(crate) struct Pages {
     prefix: Bytes,
     revision: Revision,
     total: usize,
+    /// When keys of an etcd end, if that was asked for.
+    ends: HashMap<Bytes, SystemTime>,
     after: Option<Bytes>,
     limit: usize,
     done: bool,
 }
 
 impl Pages {
+    /// Also asks when keys end, where that is not told with each of them.
+    pub(crate) async fn with_ends(mut self) -> Result<Self, StoreError> {
+        if let Source::Etcd(etcd) = &self.source {
+            let times = etcd.times_to_live(&self.prefix).await?;
+            let now = SystemTime::now();
+            self.ends = times.into_iter().map(|(key, left)| (key, now + left)).collect();
+        }
+        Ok(self)
+    }
+
     pub(crate) fn revision(&self) -> Revision {
         self.revision
     }
@@ -138,9 +142,17 @@ impl Pages {
         };
         self.after = Some(last.key.clone());
         self.limit = next_limit(&page.items);
-        Ok(Some(
-            page.items.into_iter().map(|kv| self.source.record(kv)).collect(),
-        ))
+        Ok(Some(page.items.into_iter().map(|kv| self.record(kv)).collect()))
+    }
+}
+
+impl Pages {
+    fn record(&self, kv: KeyValue) -> Record {
+        let expires = match &self.source {
+            Source::Snapshot(snapshot) => snapshot.expires(&kv),
+            Source::Etcd(_) => self.ends.get(&kv.key).copied(),
+        };
+        Record { kv, expires }
     }
 }
 

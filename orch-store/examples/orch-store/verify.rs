@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use orch_store::{EmbeddedStore, ListOptions, OpenError, Snapshot, SnapshotContent, Store};
+use orch_store::{EmbeddedStore, ListOptions, OpenError, Snapshot, SnapshotContent};
 
 use crate::Answer;
 use crate::access::Access;
 use crate::cli::Verify;
 use crate::file::{FileError, Header, Reader, Totals};
-use crate::place::{self, Place};
+use crate::place::{self, Etcd, Place};
 use crate::source::Source;
 use crate::{advice, progress, show};
 
@@ -137,9 +137,9 @@ fn files(snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-async fn etcd(place: &Place, store: Arc<dyn Store>) -> Result<()> {
-    let health = store.health().await?;
-    let mut pages = Source::Store(store).pages("", None).await?;
+async fn etcd(place: &Place, etcd: Etcd) -> Result<()> {
+    let health = etcd.store.health().await?;
+    let mut pages = Source::Etcd(Arc::new(etcd)).pages("", None).await?;
     let bar = progress::keys("reading", pages.total() as u64);
     let (mut keys, mut content) = (0_u64, 0);
     while let Some(records) = pages.next(usize::MAX).await? {

@@ -26,7 +26,7 @@ pub(crate) async fn run(access: &Access, arguments: Watch) -> Result<Answer> {
     match &arguments.place {
         Place::Folder(path) => follow(path, &arguments).await,
         Place::Etcd(endpoints) => {
-            let store = place::connect(access, endpoints).await?;
+            let store = place::connect(access, endpoints).await?.store;
             watch(store.as_ref(), &arguments).await
         }
     }
