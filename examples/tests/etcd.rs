@@ -50,6 +50,17 @@ fn a_cluster_runs_on_etcd_and_etcdctl_reads_what_it_keeps() {
     cluster.wait("the change to be served", Duration::from_secs(30), |cluster| {
         cluster.kubectl(KUBECTL, &annotation) == "by etcdctl"
     });
+    // Many objects go in one revision, as events do when their time is over.
+    for index in 0..5 {
+        cluster.kubectl(KUBECTL, &["create", "configmap", &format!("many-{index}")]);
+    }
+    etcd.ctl(
+        &cluster,
+        &["del", "--prefix", "/registry/configmaps/default/many-"],
+    );
+    cluster.kubectl(KUBECTL, &["create", "configmap", "one-more"]);
+    let left = cluster.kubectl(KUBECTL, &["get", "configmaps", "-o", "name"]);
+    assert!(left.contains("one-more") && !left.contains("many-"), "{left}");
     // Events end by themselves, Nodes do not.
     let key = etcd.ctl(
         &cluster,

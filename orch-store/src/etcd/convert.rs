@@ -1,7 +1,5 @@
 //! etcd's messages as our types, without copying what they carry.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use etcd_client::TxnResponse;
 use etcd_client::proto::{PbEvent, PbKeyValue, PbRangeResponse, PbResponseHeader, PbTxnOpResponse};
@@ -58,18 +56,6 @@ pub(super) fn event(event: PbEvent) -> Option<Event> {
         kv,
         previous: Some(previous),
     })
-}
-
-/// The events of one revision: an end of a lease, or a transaction of somebody else, can write many keys at once.
-pub(super) type OneRevision = Arc<[Arc<Event>]>;
-
-/// Puts together what belongs to one revision. etcd never divides that between messages.
-pub(super) fn by_revision(events: Vec<Event>) -> Vec<(Revision, OneRevision)> {
-    let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
-    events
-        .chunk_by(|a, b| a.revision() == b.revision())
-        .map(|chunk| (chunk[0].revision(), Arc::from(chunk)))
-        .collect()
 }
 
 /// What a transaction's operation at `index` read, if it was a read.
@@ -163,13 +149,5 @@ mod tests {
             (deletion.kv.create_revision, deletion.kv.version),
             (Revision(5), 2)
         );
-    }
-
-    #[test]
-    fn events_of_one_revision_stay_together() {
-        let put = |revision| event(message(0, kv(revision, revision), None)).unwrap();
-        let groups = by_revision(vec![put(3), put(4), put(4), put(6)]);
-        let shape: Vec<_> = groups.iter().map(|(at, events)| (at.0, events.len())).collect();
-        assert_eq!(shape, [(3, 1), (4, 2), (6, 1)]);
     }
 }

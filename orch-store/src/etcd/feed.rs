@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::convert::{self, OneRevision, end_of, range_end, range_start};
+use super::convert::{self, end_of, range_end, range_start};
 use super::failure::{Failure, Refused};
 use super::history::History;
 use super::members::Members;
@@ -54,7 +54,7 @@ pub(super) struct Feed {
 }
 
 struct Shared {
-    hub: Fanout<OneRevision, Weighed>,
+    hub: Fanout<Arc<Event>, Weighed>,
     /// The newest ticket that was given out.
     asked: AtomicU64,
     /// Up to which ticket the log is as fresh as was asked for.
@@ -91,7 +91,7 @@ impl Feed {
     fn start(
         source: Source,
         prefix: Bytes,
-        hub: Fanout<OneRevision, Weighed>,
+        hub: Fanout<Arc<Event>, Weighed>,
         read: Option<watch::Sender<Revision>>,
     ) -> Arc<Self> {
         let shared = Arc::new(Shared {
@@ -118,7 +118,7 @@ impl Feed {
     }
 
     /// A cursor after `from`, or as far as this feed is if it has not come that far.
-    pub(super) fn subscribe(&self, from: Revision) -> Result<Cursor<OneRevision, Weighed>, FanoutError> {
+    pub(super) fn subscribe(&self, from: Revision) -> Result<Cursor<Arc<Event>, Weighed>, FanoutError> {
         // It never goes back, so this is not ahead of the log.
         let from = from.min(self.shared.hub.head());
         self.shared.hub.subscribe((), from)
@@ -153,23 +153,20 @@ impl Feed {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weighed;
 
-impl Router<OneRevision> for Weighed {
+impl Router<Arc<Event>> for Weighed {
     type Topic = ();
 
-    fn matches(&self, (): &(), _: &OneRevision) -> bool {
+    fn matches(&self, (): &(), _: &Arc<Event>) -> bool {
         true
     }
 
-    fn route(&self, _: &OneRevision, visit: &mut dyn FnMut(&())) {
+    fn route(&self, _: &Arc<Event>, visit: &mut dyn FnMut(&())) {
         visit(&());
     }
 
-    fn weight(&self, events: &OneRevision) -> usize {
-        let sizes = events.iter().map(|event| {
-            let previous = event.previous.as_ref().map_or(0, |kv| kv.value.len());
-            event.key().len() + event.kv.value.len() + previous
-        });
-        sizes.sum()
+    fn weight(&self, event: &Arc<Event>) -> usize {
+        let previous = event.previous.as_ref().map_or(0, |kv| kv.value.len());
+        event.key().len() + event.kv.value.len() + previous
     }
 }
 
@@ -387,11 +384,12 @@ impl Worker {
                 return Err(End::Failed(self.source.history.explain(failure, head).await));
             };
             if event.revision() > head {
-                events.push(event);
+                events.push((event.revision(), Arc::new(event)));
             }
         }
-        let last = events.last().map(Event::revision);
-        self.shared.hub.publish_all(convert::by_revision(events));
+        let last = events.last().map(|(revision, _)| *revision);
+        // etcd never divides a revision between messages.
+        self.shared.hub.publish_all(events);
         self.shared.hub.advance(reached);
         if let Some(last) = last {
             self.keep_pace(last).await;

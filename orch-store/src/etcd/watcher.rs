@@ -7,12 +7,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::convert::OneRevision;
 use super::feed::{Feed, Source, Weighed};
 use crate::fanout::{Cursor, FanoutError};
-use crate::{ProgressRequester, Revision, StoreError, WatchBatch, Watcher};
+use crate::{Event, ProgressRequester, Revision, StoreError, WatchBatch, Watcher};
 
-/// The most revisions in one batch.
+/// The most events in one batch, but for those of one revision.
 const BATCH: usize = 512;
 
 /// The feeds that are shared, by prefix.
@@ -71,7 +70,7 @@ impl Feeds {
     }
 }
 
-type Position = Cursor<OneRevision, Weighed>;
+type Position = Cursor<Arc<Event>, Weighed>;
 
 /// A request for progress, from whoever holds a requester.
 #[derive(Default)]
@@ -104,7 +103,7 @@ impl EtcdWatcher {
         // Before the cursor is read: what the answer promises is in the log by then.
         let answered = *self.answered.borrow_and_update();
         match self.cursor.try_next(BATCH) {
-            Ok(Some(batch)) => Ok(self.batch(&batch.items, batch.revision)),
+            Ok(Some(batch)) => Ok(self.batch(batch.items, batch.revision)),
             Ok(None) => {
                 self.position = self.position.max(self.cursor.position());
                 if self.ticket.is_none_or(|ticket| ticket > answered) {
@@ -122,12 +121,12 @@ impl EtcdWatcher {
     }
 
     /// The events that are new to this watcher, if there are any.
-    fn batch(&mut self, items: &[OneRevision], revision: Revision) -> Option<WatchBatch> {
+    fn batch(&mut self, events: Vec<Arc<Event>>, revision: Revision) -> Option<WatchBatch> {
         let after = self.position;
         self.position = self.position.max(revision);
         self.feed.has_read(revision);
-        let news = items.iter().flat_map(|events| events.iter());
-        let events: Vec<_> = news.filter(|event| event.revision() > after).cloned().collect();
+        let news = events.into_iter().filter(|event| event.revision() > after);
+        let events: Vec<_> = news.collect();
         (!events.is_empty()).then_some(WatchBatch {
             events,
             revision: self.position,
@@ -174,7 +173,7 @@ impl Watcher for EtcdWatcher {
                 _ = self.answered.changed(), if is_owed => None,
                 () = wake => None,
             };
-            if let Some(batch) = batch.and_then(|batch| self.batch(&batch.items, batch.revision)) {
+            if let Some(batch) = batch.and_then(|batch| self.batch(batch.items, batch.revision)) {
                 return Ok(batch);
             }
         }

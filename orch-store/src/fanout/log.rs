@@ -58,8 +58,13 @@ impl<T: Clone, R: Router<T>> Log<T, R> {
 
     pub(super) fn append(&mut self, items: impl IntoIterator<Item = (Revision, T)>) {
         let mut woken: Vec<Arc<Group>> = Vec::new();
+        // Cursors that have reached the head would miss what is added to it.
+        let before = self.head;
         for (Revision(revision), item) in items {
-            assert!(revision > self.head, "revisions are published in order");
+            assert!(
+                revision > before && revision >= self.head,
+                "revisions are published in order"
+            );
             self.head = revision;
             self.weight += self.router.weight(&item);
             let groups = &self.groups;
@@ -156,24 +161,24 @@ impl<T: Clone, R: Router<T>> Log<T, R> {
         let start = self.items.partition_point(|(at, _)| *at <= position);
         let mut items = Vec::new();
         let mut reached = position;
-        for (at, item) in self.items.range(start..).take(SCAN) {
+        for (looked_at, (at, item)) in self.items.range(start..).enumerate() {
+            // What belongs to one revision is never divided.
+            if *at > reached && (looked_at >= SCAN || items.len() >= max) {
+                return Ok(Scan {
+                    items,
+                    position: reached,
+                    at_end: false,
+                });
+            }
             if self.router.matches(topic, item) {
-                if items.len() == max {
-                    return Ok(Scan {
-                        items,
-                        position: reached,
-                        at_end: false,
-                    });
-                }
                 items.push(item.clone());
             }
             reached = *at;
         }
-        let at_end = start + SCAN >= self.items.len();
         Ok(Scan {
             items,
-            position: if at_end { self.head } else { reached },
-            at_end,
+            position: self.head,
+            at_end: true,
         })
     }
 

@@ -122,10 +122,11 @@ where
         self.publish_all([(revision, item)]);
     }
 
-    /// Appends items in one go: cursors see them together.
+    /// Appends items in one go: cursors see them together. Several may have one revision, as when keys end together; a
+    /// cursor gets those in one batch.
     ///
     /// # Panics
-    /// If the revisions do not rise, or do not begin above the head.
+    /// If the revisions fall, or do not begin above the head.
     pub fn publish_all(&self, items: impl IntoIterator<Item = (Revision, T)>) {
         self.shared.write().append(items);
     }
@@ -225,6 +226,30 @@ mod tests {
             }
         };
         Fanout::new(ByKey::new(keys), Revision::ZERO, Bounds::default())
+    }
+
+    #[tokio::test]
+    async fn items_of_one_revision_come_in_one_batch() {
+        let source = broadcast(Bounds::default());
+        let mut cursor = source.subscribe((), Revision(10)).unwrap();
+        let items = [(11, 1), (12, 2), (12, 3), (12, 4), (13, 5)];
+        source.publish_all(items.map(|(revision, item)| (Revision(revision), item)));
+        for (max, expected, revision) in [(2, vec![1, 2, 3, 4], 12), (2, vec![5], 13)] {
+            let batch = cursor.next(max).await.unwrap();
+            assert_eq!((batch.items, batch.revision), (expected, Revision(revision)));
+        }
+        // Many more than are looked at in one go.
+        source.publish_all((0..10_000).map(|item| (Revision(14), item)));
+        let batch = cursor.next(1).await.unwrap();
+        assert_eq!((batch.items.len(), batch.revision), (10_000, Revision(14)));
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn nothing_is_added_to_a_revision_that_was_published() {
+        let source = broadcast(Bounds::default());
+        publish(&source, [11]);
+        publish(&source, [11]);
     }
 
     #[test]
