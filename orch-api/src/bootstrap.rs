@@ -1,20 +1,23 @@
 //! The objects that every cluster has: the system's namespaces, and the service by which pods reach the API server.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
 use orch_core::ipam::Cidr;
 use orch_core::status::ApiError;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::registry::options::{ListOptions, WriteOptions};
-use crate::registry::selection::Selection;
+use crate::registry::options::WriteOptions;
 use crate::registry::write::Write;
-use crate::registry::{list, live};
+use crate::registry::{Resource, live};
+use crate::store_error;
 use crate::user::{MASTERS, UserInfo};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// How often, and how long apart, it is looked whether another server has written what this one could not.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(50);
 /// The port of the service `kubernetes`, and the one behind it when nothing is advertised.
 const PORTS: (u16, u16) = (443, 6443);
 
@@ -32,7 +35,8 @@ pub(crate) async fn create(
             ..WriteOptions::default()
         },
     };
-    adopt_services(context).await?;
+    context.services.repair().await?;
+    context.services.follow().await.map_err(store_error)?;
     for name in NAMESPACES {
         author
             .ensure("", "namespaces", "", &json!({"metadata": {"name": name}}), false)
@@ -64,19 +68,6 @@ pub(crate) async fn create(
                 true,
             )
             .await?;
-    }
-    Ok(())
-}
-
-/// Finds the addresses and ports that services have.
-async fn adopt_services(context: &Context) -> Result<(), ApiError> {
-    let Some(resource) = context.core("services") else {
-        return Ok(());
-    };
-    let page = list::page(resource, &Selection::all(""), &ListOptions::default()).await?;
-    for entry in page.items {
-        let service: Service = serde_json::from_slice(&entry.json).map_err(ApiError::internal)?;
-        context.services.adopt(&service);
     }
     Ok(())
 }
@@ -149,7 +140,25 @@ impl Author<'_> {
             Ok(_) => Ok(()),
             // Another server was faster.
             Err(error) if error.is_already_exists() => Ok(()),
-            Err(error) => Err(error),
+            // Or is just about to write what this was refused for: the address has its claim first.
+            Err(error) => match self.appears(resource, namespace, name).await? {
+                true => Ok(()),
+                false => Err(error),
+            },
         }
+    }
+
+    /// Whether an object comes into being within a moment.
+    async fn appears(&self, resource: &Resource, namespace: &str, name: &str) -> Result<bool, ApiError> {
+        for _ in 0..LOOKS {
+            if live::load(self.context, resource, namespace, name)
+                .await?
+                .is_some()
+            {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(false)
     }
 }

@@ -17,6 +17,17 @@ use crate::store_error;
 /// How often a generated name that is taken is generated anew.
 const NAME_ATTEMPTS: usize = 8;
 
+/// How often something else is chosen for an object when other servers are faster with what was chosen.
+const CHOICES: usize = 64;
+
+/// Why an object was not stored.
+enum Unstored {
+    /// Surely not.
+    Refused(ApiError),
+    /// Perhaps it was.
+    Unknown(ApiError),
+}
+
 impl Write<'_> {
     /// POST to a collection.
     pub(crate) async fn create(&self, body: &[u8]) -> Result<Outcome, ApiError> {
@@ -67,6 +78,23 @@ impl Write<'_> {
     }
 
     async fn create_named(&self, candidate: Candidate) -> Result<Outcome, ApiError> {
+        // Nothing is chosen for others than services.
+        let choices = if self.resource.is("", "services") {
+            CHOICES
+        } else {
+            1
+        };
+        for _ in 1..choices {
+            if let Some(outcome) = self.attempt(candidate.clone()).await? {
+                return Ok(outcome);
+            }
+        }
+        let last = self.attempt(candidate).await?;
+        last.ok_or_else(|| ApiError::internal("other servers take every address or port first"))
+    }
+
+    /// Creates it; `None` when another server was faster with what was chosen for it.
+    async fn attempt(&self, candidate: Candidate) -> Result<Option<Outcome>, ApiError> {
         let Candidate {
             mut object,
             mut warnings,
@@ -81,7 +109,7 @@ impl Write<'_> {
         self.admit(Operation::Create, &mut *object, None).await?;
         object.metadata_mut().generation = None;
         strategy.prepare_for_create(&mut *object);
-        let allocation = self
+        let mut allocation = self
             .context
             .services
             .allocate(self.resource, &mut *object, None)?;
@@ -97,22 +125,33 @@ impl Write<'_> {
             .await?;
         warnings.extend(strategy.warnings(&*object, None));
         let key = self.resource.info().key(self.namespace, &name);
-        let stored = self.store_new(key.into(), &name, &mut *object).await?;
-        if !self.options.dry_run {
-            allocation.keep();
+        if !self.options.dry_run && allocation.claim().await?.is_err() {
+            return Ok(None);
         }
-        Ok(Outcome {
+        let stored = match self.store_new(key.into(), &name, &mut *object).await {
+            Ok(stored) => stored,
+            Err(Unstored::Refused(error)) => return Err(error),
+            Err(Unstored::Unknown(error)) => {
+                allocation.leave();
+                return Err(error);
+            }
+        };
+        if !self.options.dry_run {
+            allocation.keep().await;
+        }
+        Ok(Some(Outcome {
             code: StatusCode::CREATED,
             json: stored,
             warnings,
-        })
+        }))
     }
 
-    async fn store_new(&self, key: Bytes, name: &str, object: &mut dyn Object) -> Result<Bytes, ApiError> {
+    async fn store_new(&self, key: Bytes, name: &str, object: &mut dyn Object) -> Result<Bytes, Unstored> {
         let value = encode(object);
-        let exists = || ApiError::already_exists(&self.resource.group_resource, name);
+        let exists = || Unstored::Refused(ApiError::already_exists(&self.resource.group_resource, name));
         if self.options.dry_run {
-            let read = self.context.store.0.get(&key, None).await.map_err(store_error)?;
+            let read = self.context.store.0.get(&key, None).await;
+            let read = read.map_err(|error| Unstored::Refused(store_error(error)))?;
             return if read.kv.is_some() {
                 Err(exists())
             } else {
@@ -120,11 +159,12 @@ impl Write<'_> {
             };
         }
         let ttl = self.context.time_to_live(self.resource);
-        let stored = conversion::to_storage(&*self.resource.strategy, &value)?;
+        let stored = conversion::to_storage(&*self.resource.strategy, &value).map_err(Unstored::Refused)?;
         match self.context.store.0.create(key, stored, ttl).await {
             Ok(kv) => Ok(served(&value, kv.mod_revision.get())),
             Err(StoreError::AlreadyExists { .. }) => Err(exists()),
-            Err(error) => Err(store_error(error)),
+            Err(error) if error.outcome_is_unknown() => Err(Unstored::Unknown(store_error(error))),
+            Err(error) => Err(Unstored::Refused(store_error(error))),
         }
     }
 }

@@ -260,7 +260,7 @@ impl Write<'_> {
             .await
         {
             Ok(deleted) => {
-                self.context.services.release(&*live.object);
+                self.context.services.release(&*live.object).await;
                 let json = live::served(&live.kv.value, deleted.revision.get());
                 Ok(Some(Deleted::Gone { json, uid }))
             }

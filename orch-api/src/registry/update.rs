@@ -27,6 +27,8 @@ enum Attempt {
     Done(Bytes),
     /// Somebody else wrote meanwhile.
     Raced,
+    /// Another server was faster with what was chosen for the object.
+    Again,
 }
 
 impl Write<'_> {
@@ -87,7 +89,7 @@ impl Write<'_> {
                     });
                 }
                 Attempt::Raced if guarded => break,
-                Attempt::Raced => (),
+                Attempt::Raced | Attempt::Again => (),
             }
         }
         Err(ApiError::modified(&self.resource.group_resource, name))
@@ -157,7 +159,7 @@ impl Write<'_> {
         &self,
         live: &Live,
         mut object: Box<dyn Object>,
-        allocation: Option<Allocation>,
+        mut allocation: Option<Allocation>,
     ) -> Result<Attempt, ApiError> {
         if is_deleted_by_update(&*object, live.object.metadata()) {
             return self.remove_after_update(live, &*object).await;
@@ -172,15 +174,25 @@ impl Write<'_> {
         let ttl = self.context.time_to_live(self.resource);
         let (key, expected) = (live.kv.key.clone(), live.kv.mod_revision);
         let stored = conversion::to_storage(&*self.resource.strategy, &value)?;
+        if let Some(allocation) = &mut allocation
+            && allocation.claim().await?.is_err()
+        {
+            return Ok(Attempt::Again);
+        }
         match self.context.store.0.update(key, stored, expected, ttl).await {
             Ok(kv) => {
                 if let Some(allocation) = allocation {
-                    allocation.keep();
+                    allocation.keep().await;
                 }
                 Ok(Attempt::Done(live::served(&value, kv.mod_revision.get())))
             }
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),
-            Err(error) => Err(store_error(error)),
+            Err(error) => {
+                if let Some(allocation) = allocation.filter(|_| error.outcome_is_unknown()) {
+                    allocation.leave();
+                }
+                Err(store_error(error))
+            }
         }
     }
 
@@ -198,7 +210,7 @@ impl Write<'_> {
             .await
         {
             Ok(_) => {
-                self.context.services.release(&*live.object);
+                self.context.services.release(&*live.object).await;
                 Ok(Attempt::Done(json))
             }
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Raced),

@@ -178,11 +178,11 @@ impl ApiServerBuilder {
         );
         let context = Arc::new(Context {
             resources: Resources::new(strategies, &store, &tasks),
+            services: Services::new(cidrs, self.node_ports, store.clone(), tasks.clone()),
             store,
             tasks,
             authorizer: self.authorizer,
             admission: self.admission,
-            services: Services::new(cidrs, self.node_ports),
             nodes: self.nodes,
             openapi,
             settings: self.settings,

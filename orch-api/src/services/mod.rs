@@ -1,5 +1,15 @@
 //! Cluster IPs and node ports of services: taken before a service is written, given back when the write fails or
-//! the service goes, and found again from the store at the start.
+//! the service goes.
+//!
+//! What counts is the *claim* in the store ([`claims`]), as upstream lays it out: an IPAddress object for each address, and one
+//! bit for each node port. Whoever creates the claim has the number, so that several servers on one store never give
+//! one out twice. Memory only helps to choose: it follows the claims ([`follow`]), and may be a moment behind. A claim
+//! that a crash leaves without its service, or a service without its claim, is mended ([`repair`]).
+
+mod claims;
+mod follow;
+mod ports;
+mod repair;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -11,11 +21,14 @@ use orch_core::ipam::{AllocError, Cidr, IpAllocator, PortAllocator};
 use orch_core::status::{ApiError, GroupKind};
 use parking_lot::Mutex;
 
+use self::claims::{Claims, Owner};
+use crate::cache::StoreHandle;
 use crate::object::Object;
 use crate::registry::Resource;
+use crate::tasks::Tasks;
 
 /// One thing that a service has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Taken {
     Ip(IpAddr),
     Port(u16),
@@ -29,6 +42,20 @@ struct Pools {
 }
 
 impl Pools {
+    /// Notes what others have. What is taken already, or in no range, stays as it is.
+    fn take(&mut self, taken: Taken) {
+        let noted = match taken {
+            Taken::Ip(address) => match self.pool(address.is_ipv4()) {
+                Some(pool) => pool.reserve(address),
+                None => Ok(()),
+            },
+            Taken::Port(port) => self.ports.reserve(port),
+        };
+        if let Err(error) = noted {
+            tracing::trace!(?taken, %error, "noted before");
+        }
+    }
+
     fn release(&mut self, taken: &[Taken]) {
         for one in taken {
             match *one {
@@ -54,33 +81,74 @@ impl Pools {
 /// What a write has taken for a service. It is given back when this is dropped, unless the write was kept.
 #[derive(Debug)]
 pub(crate) struct Allocation {
-    pools: Arc<Mutex<Pools>>,
+    services: Services,
     taken: Vec<Taken>,
+    /// Of what was taken, what has a claim in the store.
+    claimed: Vec<Taken>,
+    owner: Option<Owner>,
     /// What the service had and has no longer.
     left: Vec<Taken>,
 }
 
+/// Another server was faster: what was chosen has to be chosen again.
+#[derive(Debug)]
+pub(crate) struct ChosenByOthers;
+
 impl Allocation {
+    /// Claims in the store what was taken, right before the service is written there.
+    pub(crate) async fn claim(&mut self) -> Result<Result<(), ChosenByOthers>, ApiError> {
+        let Some(owner) = &self.owner else {
+            return Ok(Ok(()));
+        };
+        for taken in self.taken.clone() {
+            if !self.services.claims.make(taken, owner).await? {
+                // It stays taken in memory, as it is.
+                self.taken.retain(|one| *one != taken);
+                return Ok(Err(ChosenByOthers));
+            }
+            self.claimed.push(taken);
+        }
+        Ok(Ok(()))
+    }
+
     /// The write has happened.
-    pub(crate) fn keep(mut self) {
+    pub(crate) async fn keep(mut self) {
         self.taken.clear();
+        self.claimed.clear();
         let left = std::mem::take(&mut self.left);
-        self.pools.lock().release(&left);
+        if let Some(owner) = self.owner.take() {
+            self.services.give_back(&left, &owner).await;
+        }
+    }
+
+    /// Nobody knows whether the write has happened: the repair will see.
+    pub(crate) fn leave(mut self) {
+        self.taken.clear();
+        self.claimed.clear();
     }
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        if !self.taken.is_empty() {
-            self.pools.lock().release(&self.taken);
+        if self.taken.is_empty() {
+            return;
+        }
+        self.services.pools.lock().release(&self.taken);
+        if let Some(owner) = self.owner.take().filter(|_| !self.claimed.is_empty()) {
+            let (services, claimed) = (self.services.clone(), std::mem::take(&mut self.claimed));
+            self.services
+                .tasks
+                .spawn(move |_| async move { services.give_back(&claimed, &owner).await });
         }
     }
 }
 
-/// The cluster's addresses and ports for services.
-#[derive(Debug)]
+/// The cluster's addresses and ports for services. Clones share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Services {
     pools: Arc<Mutex<Pools>>,
+    claims: Arc<Claims>,
+    tasks: Tasks,
 }
 
 /// Why a service gets no address or port.
@@ -90,38 +158,25 @@ enum Refusal {
 }
 
 impl Services {
-    pub(crate) fn new(cidrs: &[Cidr], ports: RangeInclusive<u16>) -> Self {
+    pub(crate) fn new(cidrs: &[Cidr], ports: RangeInclusive<u16>, store: StoreHandle, tasks: Tasks) -> Self {
         let addresses = cidrs.iter().map(|cidr| IpAllocator::new(*cidr)).collect();
         Self {
+            claims: Arc::new(Claims::new(store, ports.clone())),
             pools: Arc::new(Mutex::new(Pools {
                 addresses,
                 ports: PortAllocator::new(ports),
             })),
+            tasks,
         }
     }
 
     fn nothing(&self) -> Allocation {
         Allocation {
-            pools: Arc::clone(&self.pools),
+            services: self.clone(),
             taken: Vec::new(),
+            claimed: Vec::new(),
+            owner: None,
             left: Vec::new(),
-        }
-    }
-
-    /// Notes what a stored service has. Two services with one address are an old fault: it is reported.
-    pub(crate) fn adopt(&self, service: &Service) {
-        let mut pools = self.pools.lock();
-        for taken in belongings(service) {
-            let noted = match taken {
-                Taken::Ip(address) => pools
-                    .pool(address.is_ipv4())
-                    .map_or(Ok(()), |pool| pool.reserve(address)),
-                Taken::Port(port) => pools.ports.reserve(port),
-            };
-            if let Err(error) = noted {
-                let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
-                tracing::warn!(?namespace, ?name, ?taken, %error, "service has what it should not");
-            }
         }
     }
 
@@ -137,6 +192,7 @@ impl Services {
         let Some(service) = object.downcast_mut::<Service>() else {
             return Ok(allocation);
         };
+        allocation.owner = Some(Owner::of(service));
         let had = old
             .and_then(|old| old.downcast_ref::<Service>())
             .map(belongings)
@@ -160,10 +216,20 @@ impl Services {
     }
 
     /// Gives back what a deleted service had.
-    pub(crate) fn release(&self, object: &dyn Object) {
+    pub(crate) async fn release(&self, object: &dyn Object) {
         if let Some(service) = object.downcast_ref::<Service>() {
-            self.pools.lock().release(&belongings(service));
+            self.give_back(&belongings(service), &Owner::of(service)).await;
         }
+    }
+
+    /// Removes claims, then what memory has of them. What cannot be removed now, the repair removes.
+    async fn give_back(&self, all: &[Taken], owner: &Owner) {
+        for taken in all {
+            if let Err(error) = self.claims.remove(*taken, owner).await {
+                tracing::warn!(?taken, %error, "a service's claim is left to the repair");
+            }
+        }
+        self.pools.lock().release(all);
     }
 }
 
@@ -403,7 +469,9 @@ mod tests {
     use super::*;
 
     fn services() -> Services {
-        Services::new(&["10.0.0.0/29".parse().unwrap()], 30000..=30003)
+        let store = StoreHandle(Arc::new(orch_store::MemoryStore::new()));
+        let cidr = "10.0.0.0/29".parse().unwrap();
+        Services::new(&[cidr], 30000..=30003, store, Tasks::new())
     }
 
     fn resource() -> Resource {
@@ -426,8 +494,8 @@ mod tests {
             .unwrap_or_default()
     }
 
-    #[test]
-    fn a_failed_write_gives_back_what_it_took() {
+    #[tokio::test]
+    async fn a_failed_write_gives_back_what_it_took() {
         let (services, resource) = (services(), resource());
         let mut first = service(&json!({"type": "ClusterIP", "clusterIP": "10.0.0.3"}));
         let allocation = services.allocate(&resource, &mut first, None).unwrap();
@@ -440,30 +508,42 @@ mod tests {
             "{error}"
         );
         drop(allocation);
-        services.allocate(&resource, &mut second, None).unwrap().keep();
+        services
+            .allocate(&resource, &mut second, None)
+            .unwrap()
+            .keep()
+            .await;
         assert_eq!(second.spec.unwrap().cluster_ips.unwrap(), ["10.0.0.3"]);
     }
 
-    #[test]
-    fn headless_and_external_services_take_nothing() {
+    #[tokio::test]
+    async fn headless_and_external_services_take_nothing() {
         let (services, resource) = (services(), resource());
         let mut headless =
             service(&json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}));
-        services.allocate(&resource, &mut headless, None).unwrap().keep();
+        services
+            .allocate(&resource, &mut headless, None)
+            .unwrap()
+            .keep()
+            .await;
         assert_eq!(ip(&headless), "None");
         let mut external = service(&json!({"type": "ExternalName", "externalName": "a.b"}));
-        services.allocate(&resource, &mut external, None).unwrap().keep();
+        services
+            .allocate(&resource, &mut external, None)
+            .unwrap()
+            .keep()
+            .await;
         assert_eq!(ip(&external), "");
         assert_eq!(services.pools.lock().addresses[0].used(), 0);
     }
 
-    #[test]
-    fn node_ports_are_taken_once_and_released_with_the_type() {
+    #[tokio::test]
+    async fn node_ports_are_taken_once_and_released_with_the_type() {
         let (services, resource) = (services(), resource());
         let ports =
             json!([{"port": 53, "protocol": "UDP", "nodePort": 30001}, {"port": 53, "protocol": "TCP"}]);
         let mut old = service(&json!({"type": "NodePort", "ports": ports}));
-        services.allocate(&resource, &mut old, None).unwrap().keep();
+        services.allocate(&resource, &mut old, None).unwrap().keep().await;
         assert_eq!(
             old.spec.as_ref().unwrap().ports.as_ref().unwrap()[1].node_port,
             Some(30001)
@@ -477,20 +557,29 @@ mod tests {
         );
 
         let mut new = service(&json!({"type": "ClusterIP", "clusterIP": ip(&old), "ports": [{"port": 53}]}));
-        services.allocate(&resource, &mut new, Some(&old)).unwrap().keep();
-        services.allocate(&resource, &mut other, None).unwrap().keep();
-        services.release(&new);
+        services
+            .allocate(&resource, &mut new, Some(&old))
+            .unwrap()
+            .keep()
+            .await;
+        services
+            .allocate(&resource, &mut other, None)
+            .unwrap()
+            .keep()
+            .await;
+        services.release(&new).await;
         assert!(!services.pools.lock().addresses[0].has(ip(&old).parse().unwrap()));
     }
 
-    #[test]
-    fn a_full_range_is_an_error_that_takes_nothing() {
+    #[tokio::test]
+    async fn a_full_range_is_an_error_that_takes_nothing() {
         let (services, resource) = (services(), resource());
         for _ in 0..6 {
             services
                 .allocate(&resource, &mut service(&json!({"type": "ClusterIP"})), None)
                 .unwrap()
-                .keep();
+                .keep()
+                .await;
         }
         let error = services
             .allocate(&resource, &mut service(&json!({"type": "ClusterIP"})), None)
