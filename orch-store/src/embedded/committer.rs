@@ -1,7 +1,6 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -13,10 +12,6 @@ use crate::{Event, Revision, StoreError};
 
 /// The most bytes in one frame, beyond which the next writers get a frame of their own.
 const FRAME: usize = 4 * 1024 * 1024;
-
-/// For which part of the time that a commit took the writers of the last one are waited for, and at most how long.
-const PATIENCE: u32 = 4;
-const MAX_PATIENCE: Duration = Duration::from_micros(100);
 
 /// The least size at which a compaction ends a segment.
 const MIN_SEGMENT: u64 = 64 * 1024;
@@ -85,12 +80,8 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        let (mut expected, mut patience) = (0, Duration::ZERO);
-        while let Some(entries) = self.queue.take(expected, patience) {
-            expected = entries.iter().filter(|entry| !entry.is_published()).count();
-            let began = Instant::now();
+        while let Some(entries) = self.queue.take() {
             self.commit_all(entries);
-            patience = (began.elapsed() / PATIENCE).min(MAX_PATIENCE);
         }
         if self.has_lost || self.queue.refuses().is_some() {
             return;

@@ -1,6 +1,6 @@
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -100,8 +100,6 @@ impl Trouble {
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// How many entries wait, to be looked at without the lock.
-    count: AtomicUsize,
     arrived: Condvar,
     trouble: Mutex<Option<Trouble>>,
     volatile: Vec<Bytes>,
@@ -123,7 +121,6 @@ impl Queue {
     pub(super) fn new(volatile: Vec<Bytes>, reserved: u64) -> Self {
         Self {
             waiting: Mutex::default(),
-            count: AtomicUsize::new(0),
             arrived: Condvar::new(),
             trouble: Mutex::default(),
             volatile,
@@ -145,21 +142,13 @@ impl Queue {
         waiting.entries.extend(before);
         waiting.entries.push(entry);
         waiting.urgent |= urgent;
-        self.count.store(waiting.entries.len(), Ordering::Relaxed);
         if wakes {
             self.arrived.notify_one();
         }
     }
 
     /// Waits for entries and takes all; `None` when the queue is closed and empty.
-    ///
-    /// Before it sleeps it stays awake until `expected` entries are there, for at most `patience`: writers whose writes were
-    /// just made durable tend to come back at once, and whoever comes together shares one wait for the disk.
-    pub(super) fn take(&self, expected: usize, patience: Duration) -> Option<Vec<Entry>> {
-        let until = Instant::now() + patience;
-        while self.count.load(Ordering::Relaxed) < expected && Instant::now() < until {
-            std::thread::yield_now();
-        }
+    pub(super) fn take(&self) -> Option<Vec<Entry>> {
         let mut waiting = self.waiting.lock();
         while waiting.entries.is_empty() {
             if waiting.closed {
@@ -173,13 +162,11 @@ impl Queue {
                 break;
             }
         }
-        self.count.store(0, Ordering::Relaxed);
         Some(waiting.take())
     }
 
     /// What waits now.
     pub(super) fn take_rest(&self) -> Vec<Entry> {
-        self.count.store(0, Ordering::Relaxed);
         self.waiting.lock().take()
     }
 
@@ -191,7 +178,6 @@ impl Queue {
         }
         entries.append(&mut waiting.entries);
         waiting.entries = entries;
-        self.count.store(waiting.entries.len(), Ordering::Relaxed);
         true
     }
 

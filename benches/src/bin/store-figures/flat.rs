@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use orch_store::{EmbeddedStore, Store};
 
 use crate::child;
 use crate::figure::{Aim, tell};
@@ -38,6 +39,16 @@ pub(crate) async fn measure(place: &Place, seconds: u64) -> anyhow::Result<()> {
     }
     drop(child);
     ensure!(samples.len() >= 6, "too short to tell anything");
+    // Killed as it was, it opens again, and tells how much was written.
+    let store = EmbeddedStore::open(folder.path()).await?;
+    let writes = store.current_revision().await?.0 as f64 / seconds as f64;
+    tell(
+        "writes while memory and disk are watched",
+        writes,
+        "1/s",
+        None,
+        None,
+    );
     report("memory", &samples, |sample| sample.resident);
     report("disk", &samples, |sample| sample.disk);
     Ok(())
