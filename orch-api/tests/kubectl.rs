@@ -340,3 +340,28 @@ async fn an_administrator_acts_as_somebody_else() {
             .await;
     }
 }
+
+/// The old kubectl asks for compression, the current one does not.
+#[tokio::test]
+async fn long_lists_come_whole() {
+    for name in BOTH {
+        let kubectl = Try::new(name).await;
+        let items: Vec<Value> = (0..300)
+            .map(|number| {
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{number:03}")},
+                       "data": {"text": "x".repeat(2000)}})
+            })
+            .collect();
+        let manifest = kubectl.directory.path().join("list.json");
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        std::fs::write(&manifest, list.to_string()).expect("a written file");
+        kubectl
+            .ok(&["create", "-f", manifest.to_str().expect("a path that is text")])
+            .await;
+        let printed = kubectl
+            .ok(&["get", "configmaps", "--chunk-size=0", "-o", "json"])
+            .await;
+        let printed: Value = serde_json::from_str(&printed).expect("kubectl prints JSON");
+        assert_eq!(printed["items"].as_array().map(Vec::len), Some(300), "{name}");
+    }
+}

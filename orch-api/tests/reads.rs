@@ -325,3 +325,31 @@ async fn discovery_lists_what_there_is() {
     assert_eq!(get(&server, "/apis/nope/v1").await.status, 404);
     assert_eq!(get(&server, "/openapi/v3").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_long_list_comes_compressed_to_those_who_take_it() {
+    use std::io::Read;
+
+    let (server, maps) = with_maps(0).await;
+    for number in 0..200 {
+        let mut map = config_map(&format!("map-{number:03}"), "even");
+        map.data = Some([("text".to_owned(), "x".repeat(2000))].into());
+        maps.create(&PostParams::default(), &map).await.unwrap();
+    }
+    let plain = get(&server, MAPS).await;
+    assert!(!plain.headers.contains_key("content-encoding"));
+    let headers = [("accept-encoding", "gzip, deflate")];
+    let packed = raw(&server, "GET", MAPS, &headers, "").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.body.len() * 10 < plain.body.len(), "{}", packed.body.len());
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&packed.body[..])
+        .read_to_end(&mut unpacked)
+        .unwrap();
+    assert!(unpacked == plain.body);
+    let one = raw(&server, "GET", &format!("{MAPS}/map-000"), &headers, "").await;
+    assert!(
+        !one.headers.contains_key("content-encoding"),
+        "too small to be worth it"
+    );
+}

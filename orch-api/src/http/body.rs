@@ -11,11 +11,14 @@ use futures::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
+use super::gzip::Gzip;
+
 /// The body of a response. It never fails: a stream that cannot go on ends.
 pub struct Body(Inner);
 
 enum Inner {
     Pieces { pieces: VecDeque<Bytes>, left: u64 },
+    Gzip(Gzip),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
@@ -41,7 +44,23 @@ impl Body {
     pub(crate) fn until(self, stopped: CancellationToken) -> Self {
         match self.0 {
             Inner::Stream(stream) => Self::stream(stream.take_until(stopped.cancelled_owned())),
-            pieces @ Inner::Pieces { .. } => Body(pieces),
+            at_hand @ (Inner::Pieces { .. } | Inner::Gzip(_)) => Body(at_hand),
+        }
+    }
+
+    /// How long it is, if all of it is at hand.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.0 {
+            Inner::Pieces { left, .. } => Some(*left),
+            Inner::Gzip(_) | Inner::Stream(_) => None,
+        }
+    }
+
+    /// The same, compressed; streams stay as they are.
+    pub(crate) fn compressed(self) -> Self {
+        match self.0 {
+            Inner::Pieces { pieces, .. } => Body(Inner::Gzip(Gzip::new(pieces))),
+            other @ (Inner::Gzip(_) | Inner::Stream(_)) => Body(other),
         }
     }
 }
@@ -56,6 +75,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Inner::Pieces { left, .. } => write!(f, "Body({left} bytes)"),
+            Inner::Gzip(_) => f.write_str("Body(gzip)"),
             Inner::Stream(_) => f.write_str("Body(stream)"),
         }
     }
@@ -74,6 +94,7 @@ impl http_body::Body for Body {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
+            Inner::Gzip(gzip) => Poll::Ready(gzip.next().map(|piece| Ok(Frame::data(piece)))),
             Inner::Stream(stream) => stream
                 .as_mut()
                 .poll_next(cx)
@@ -82,13 +103,17 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Inner::Pieces { pieces, .. } if pieces.is_empty())
+        match &self.0 {
+            Inner::Pieces { pieces, .. } => pieces.is_empty(),
+            Inner::Gzip(gzip) => gzip.is_done(),
+            Inner::Stream(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Pieces { left, .. } => SizeHint::with_exact(*left),
-            Inner::Stream(_) => SizeHint::default(),
+            Inner::Gzip(_) | Inner::Stream(_) => SizeHint::default(),
         }
     }
 }

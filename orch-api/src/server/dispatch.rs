@@ -15,9 +15,9 @@ use crate::authz::{Attributes, Decision, refusal};
 use crate::context::Context;
 use crate::http::body::Body;
 use crate::http::path::{Route, Target, route};
-use crate::http::protobuf;
 use crate::http::query::Query;
 use crate::http::response;
+use crate::http::{gzip, protobuf};
 use crate::user::UserInfo;
 
 /// The largest body that a write may have, as upstream.
@@ -44,6 +44,7 @@ where
 {
     let (parts, body) = request.into_parts();
     match answer(&context, user, &parts, body).await {
+        Ok(response) if parts.method == Method::GET => gzip::compress(&parts.headers, response),
         Ok(response) => response,
         Err(error) => response::failure(error),
     }
