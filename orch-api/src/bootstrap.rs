@@ -1,4 +1,4 @@
-//! The objects that every cluster has: the system's namespaces, and the service by which pods reach the API server.
+//! The objects that every cluster has: the system's namespaces, roles and their bindings, and the service by which pods reach the API server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use orch_core::ipam::Cidr;
 use orch_core::status::ApiError;
 use serde_json::{Value, json};
 
+use crate::authz::rbac::{aggregation, policy};
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
 use crate::registry::write::Write;
@@ -26,6 +27,7 @@ pub(crate) async fn create(
     context: &Context,
     cidrs: &[Cidr],
     advertise: Option<SocketAddr>,
+    by_roles: bool,
 ) -> Result<(), ApiError> {
     let author = Author {
         context,
@@ -41,6 +43,10 @@ pub(crate) async fn create(
         author
             .ensure("", "namespaces", "", &json!({"metadata": {"name": name}}), false)
             .await?;
+    }
+    if by_roles {
+        policy::reconcile(context, &author.user, &author.options).await?;
+        aggregation::settle(context).await?;
     }
     let Some(address) = cidrs.first().and_then(|cidr| cidr.nth(1)) else {
         return Ok(());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::admission::Admission;
 use crate::authz::Authorizer;
+use crate::authz::rbac::Rbac;
 use crate::cache::StoreHandle;
 use crate::node::NodeConnector;
 use crate::openapi::OpenApi;
@@ -19,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) resources: Resources,
     pub(crate) tasks: Tasks,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    /// Who holds which rights by roles, whether or not these decide.
+    pub(crate) rbac: Rbac,
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     pub(crate) services: Services,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,

@@ -1,5 +1,6 @@
 //! An ordered set of objects that never changes: writers make a new one, readers keep the one they have.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -62,6 +63,38 @@ impl Snapshot {
             .take_while(move |entry| entry.key.starts_with(prefix))
     }
 
+    /// Tells every entry that differs between an older snapshot and this one: as it was, and as it is. What both share is
+    /// skipped chunk by chunk, so the work follows what has changed.
+    pub(crate) fn changes_since(
+        &self,
+        old: &Snapshot,
+        mut visit: impl FnMut(Option<&Arc<Entry>>, Option<&Arc<Entry>>),
+    ) {
+        if Arc::ptr_eq(&self.chunks, &old.chunks) {
+            return;
+        }
+        let (mut before, mut after) = (Walk::new(&old.chunks), Walk::new(&self.chunks));
+        loop {
+            while before.skip_shared(&mut after) {}
+            let order = match (before.entry(), after.entry()) {
+                (None, None) => return,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(_), None) => Ordering::Less,
+                (Some(old), Some(new)) => old.key.cmp(&new.key),
+            };
+            match order {
+                Ordering::Less => visit(before.take(), None),
+                Ordering::Greater => visit(None, after.take()),
+                Ordering::Equal => {
+                    let (old, new) = (before.take(), after.take());
+                    if old.map(|entry| entry.revision) != new.map(|entry| entry.revision) {
+                        visit(old, new);
+                    }
+                }
+            }
+        }
+    }
+
     /// Puts an entry in; gives back the one that it replaces.
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let at = self.chunk_of(&entry.key);
@@ -108,10 +141,49 @@ impl Snapshot {
     }
 }
 
+/// A place in a snapshot.
+struct Walk<'a> {
+    chunks: &'a [Chunk],
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(chunks: &'a [Chunk]) -> Self {
+        Self { chunks, at: 0 }
+    }
+
+    fn entry(&self) -> Option<&'a Arc<Entry>> {
+        self.chunks.first()?.get(self.at)
+    }
+
+    fn take(&mut self) -> Option<&'a Arc<Entry>> {
+        let entry = self.entry()?;
+        self.at += 1;
+        if self.chunks.first().is_some_and(|chunk| self.at == chunk.len()) {
+            (self.chunks, self.at) = (&self.chunks[1..], 0);
+        }
+        Some(entry)
+    }
+
+    /// Steps over a chunk that both walks are about to enter; `false` when there is none.
+    fn skip_shared(&mut self, other: &mut Self) -> bool {
+        let (Some(own), Some(others)) = (self.chunks.first(), other.chunks.first()) else {
+            return false;
+        };
+        if self.at != 0 || other.at != 0 || !Arc::ptr_eq(own, others) {
+            return false;
+        }
+        self.chunks = &self.chunks[1..];
+        other.chunks = &other.chunks[1..];
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -172,6 +244,44 @@ mod tests {
             for (key, revision) in &model {
                 prop_assert_eq!(snapshot.get(key.as_bytes()).map(|entry| entry.revision), Some(*revision));
             }
+        }
+
+        #[test]
+        fn what_has_changed_is_told_and_nothing_else(
+            start in 0_u16..500,
+            changes in proptest::collection::vec((any::<bool>(), 0_u16..600), 0..200),
+        ) {
+            let mut old = Snapshot::default();
+            for number in 0..start {
+                old.insert(entry(&format!("/p/{number:05}"), 1));
+            }
+            let mut new = old.clone();
+            for (revision, (put, number)) in changes.into_iter().enumerate() {
+                let key = format!("/p/{number:05}");
+                if put {
+                    new.insert(entry(&key, revision as u64 + 2));
+                } else {
+                    new.remove(key.as_bytes());
+                }
+            }
+            let all = |snapshot: &Snapshot| -> BTreeMap<Bytes, u64> {
+                let range = snapshot.range(b"/p/", Bound::Unbounded);
+                range.map(|entry| (entry.key.clone(), entry.revision)).collect()
+            };
+            let mut followed = all(&old);
+            let mut seen = 0;
+            new.changes_since(&old, |before, after| {
+                seen += 1;
+                assert_eq!(before.map(|entry| entry.revision), before.and_then(|entry| followed.get(&entry.key).copied()));
+                match after {
+                    Some(entry) => followed.insert(entry.key.clone(), entry.revision),
+                    None => before.and_then(|entry| followed.remove(&entry.key)),
+                };
+            });
+            prop_assert_eq!(&followed, &all(&new));
+            let (was, is) = (all(&old), all(&new));
+            let differing = was.keys().chain(is.keys()).filter(|key| was.get(*key) != is.get(*key));
+            prop_assert_eq!(seen, differing.collect::<std::collections::BTreeSet<_>>().len());
         }
     }
 }

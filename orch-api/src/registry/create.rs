@@ -9,6 +9,7 @@ use super::live::{encode, served};
 use super::metadata;
 use super::write::{Candidate, Outcome, Write};
 use crate::admission::Operation;
+use crate::authz::rbac::escalation;
 use crate::conversion;
 use crate::object::Object;
 use crate::ownership;
@@ -107,6 +108,7 @@ impl Write<'_> {
             ownership::track(self, &mut *object, None)?;
         }
         self.admit(Operation::Create, &mut *object, None).await?;
+        escalation::check(self, &*object, None).await?;
         object.metadata_mut().generation = None;
         strategy.prepare_for_create(&mut *object);
         let mut allocation = self

@@ -12,6 +12,7 @@ use super::live::{self, Live, encode};
 use super::metadata;
 use super::write::{Candidate, Outcome, Write};
 use crate::admission::Operation;
+use crate::authz::rbac::escalation;
 use crate::conversion;
 use crate::object::Object;
 use crate::ownership;
@@ -134,6 +135,7 @@ impl Write<'_> {
             ownership::track(self, &mut **object, Some(old))?;
         }
         self.admit(Operation::Update, &mut **object, Some(old)).await?;
+        escalation::check(self, &**object, Some(old)).await?;
         let name = object.name().to_owned();
         let mut errors = metadata::validate_update(object.metadata(), old.metadata());
         let mut allocation = None;

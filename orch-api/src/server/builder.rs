@@ -12,7 +12,8 @@ use super::ApiServer;
 use crate::admission::{
     Admission, DefaultServiceAccount, DefaultTolerationSeconds, NamespaceLifecycle, TaintNodesByCondition,
 };
-use crate::authz::{Authorizer, ComponentAuthorizer};
+use crate::authz::rbac::{Rbac, aggregation};
+use crate::authz::{Authorization, Authorizer, Chain, Components};
 use crate::bootstrap;
 use crate::cache::StoreHandle;
 use crate::context::{Context, Settings};
@@ -43,7 +44,7 @@ pub enum BuildError {
 pub struct ApiServerBuilder {
     store: Arc<dyn Store>,
     strategies: Vec<Arc<dyn Strategy>>,
-    authorizer: Arc<dyn Authorizer>,
+    authorization: Vec<Authorization>,
     admission: Vec<Arc<dyn Admission>>,
     compaction: Option<Duration>,
     service_cidrs: Vec<Cidr>,
@@ -69,7 +70,7 @@ impl ApiServerBuilder {
                 .into_iter()
                 .chain(super::reviews::resources())
                 .collect(),
-            authorizer: Arc::new(ComponentAuthorizer),
+            authorization: vec![Authorization::Rbac],
             admission: vec![
                 Arc::new(NamespaceLifecycle),
                 Arc::new(DefaultServiceAccount),
@@ -94,10 +95,16 @@ impl ApiServerBuilder {
         self
     }
 
-    /// Decides who may do what. Default: [`ComponentAuthorizer`].
-    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
-        self.authorizer = authorizer;
+    /// Decides who may do what: these, asked in their order. Default: [`Authorization::Rbac`]. The group
+    /// `system:masters` may do everything, whatever is chosen.
+    pub fn authorization(mut self, modes: impl IntoIterator<Item = Authorization>) -> Self {
+        self.authorization = modes.into_iter().collect();
         self
+    }
+
+    /// Decides who may do what, alone: [`authorization`](Self::authorization) with one [`Authorization::Other`].
+    pub fn authorizer(self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorization([Authorization::Other(authorizer)])
     }
 
     /// Adds an admission rule after those that are there.
@@ -176,22 +183,49 @@ impl ApiServerBuilder {
             self.settings.git_version.clone(),
             strategies.iter().map(|one| one.info().clone()).collect(),
         );
+        let resources = Resources::new(strategies, &store, &tasks);
+        let rbac = Rbac::new(&resources);
+        let by_roles = self
+            .authorization
+            .iter()
+            .any(|mode| matches!(mode, Authorization::Rbac));
         let context = Arc::new(Context {
-            resources: Resources::new(strategies, &store, &tasks),
+            resources,
             services: Services::new(cidrs, self.node_ports, store.clone(), tasks.clone()),
             store,
             tasks,
-            authorizer: self.authorizer,
+            authorizer: authorizer(self.authorization, &rbac),
+            rbac,
             admission: self.admission,
             nodes: self.nodes,
             openapi,
             settings: self.settings,
         });
-        bootstrap::create(&context, cidrs, self.advertise)
+        bootstrap::create(&context, cidrs, self.advertise, by_roles)
             .await
             .map_err(BuildError::Bootstrap)?;
+        if by_roles {
+            let followed = Arc::downgrade(&context);
+            context
+                .tasks
+                .spawn(move |shutdown| aggregation::follow(followed, shutdown));
+        }
         Ok(ApiServer { context })
     }
+}
+
+fn authorizer(modes: Vec<Authorization>, rbac: &Rbac) -> Arc<dyn Authorizer> {
+    let mut chain: Vec<Arc<dyn Authorizer>> = Vec::new();
+    for mode in modes {
+        match mode {
+            Authorization::Rbac => {
+                chain.push(Arc::new(Components));
+                chain.push(Arc::new(rbac.clone()));
+            }
+            Authorization::Other(authorizer) => chain.push(authorizer),
+        }
+    }
+    Arc::new(Chain(chain))
 }
 
 fn default_service_cidr() -> Cidr {

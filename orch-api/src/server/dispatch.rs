@@ -1,6 +1,7 @@
 //! From a request to the code that answers it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,10 +9,11 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use orch_core::selector::FieldSelector;
 use orch_core::status::{ApiError, Reason};
 
 use super::{BoxError, discovery, health, identity, impersonation, object};
-use crate::authz::{Attributes, Decision, refusal};
+use crate::authz::{Attributes, Decision, rbac, refusal};
 use crate::context::Context;
 use crate::http::body::Body;
 use crate::http::path::{Route, Target, route};
@@ -76,9 +78,26 @@ where
         body,
     };
     match route {
-        Route::Object(target) => object::answer(&call, &target).await,
+        Route::Object(target) => {
+            let answered = object::answer(&call, &target).await?;
+            rbac_settled(&call, &target).await;
+            Ok(answered)
+        }
         Route::Other(path) => health::answer(&call, path).await,
         other => discovery::answer(&call, &other),
+    }
+}
+
+/// After a write to a role or binding, waits until it counts here: who is answered may rely on it.
+async fn rbac_settled(call: &Call<'_>, target: &Target<'_>) {
+    if target.group != rbac::GROUP || matches!(*call.method, Method::GET | Method::HEAD) {
+        return;
+    }
+    let resources = &call.context.resources;
+    if let Some(resource) = resources.get(target.group, target.version, &target.resource)
+        && let Err(error) = resource.cache.fresh().await
+    {
+        tracing::warn!(%error, "a change of roles or bindings counts later");
     }
 }
 
@@ -88,9 +107,8 @@ pub(super) async fn authorize(
     attributes: &Attributes,
 ) -> Result<(), ApiError> {
     match context.authorizer.authorize(user, attributes).await {
-        Decision::Allow => Ok(()),
-        Decision::Deny(why) => Err(refusal(user, attributes, &why)),
-        Decision::NoOpinion => Err(refusal(user, attributes, "")),
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(why) | Decision::NoOpinion(why) => Err(refusal(user, attributes, &why)),
     }
 }
 
@@ -111,16 +129,37 @@ fn attributes(method: &Method, route: &Route<'_>, path: &str, query: &Query) -> 
     } else {
         &target.namespace
     };
+    let verb = verb(method, target, query);
+    let selected_fields = match verb {
+        "list" | "watch" | "deletecollection" if target.name.is_none() => selected_fields(query),
+        _ => BTreeMap::new(),
+    };
+    // A selector of one name is as good as the name.
+    let selected_name = selected_fields.get("metadata.name").cloned();
+    let name = target
+        .name
+        .as_deref()
+        .map_or_else(|| selected_name.unwrap_or_default(), str::to_owned);
     Attributes {
-        verb: verb(method, target, query).to_owned(),
+        verb: verb.to_owned(),
         group: target.group.to_owned(),
         version: target.version.to_owned(),
         resource: target.resource.clone().into_owned(),
         subresource: text(&target.subresource),
         namespace: text(namespace),
-        name: text(&target.name),
+        name,
         path: String::new(),
+        selected_fields,
     }
+}
+
+/// What the field selector wants to be equal. One that cannot be read selects nothing here, and fails later.
+fn selected_fields(query: &Query) -> BTreeMap<String, String> {
+    let Some(Ok(selector)) = query.get("fieldSelector").map(FieldSelector::parse) else {
+        return BTreeMap::new();
+    };
+    let exact = selector.requirements().iter().filter(|one| !one.not);
+    exact.map(|one| (one.field.clone(), one.value.clone())).collect()
 }
 
 fn verb(method: &Method, target: &Target<'_>, query: &Query) -> &'static str {

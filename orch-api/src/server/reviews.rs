@@ -157,7 +157,7 @@ fn attributes(
             subresource: text(&resource.subresource),
             namespace: text(&resource.namespace),
             name: text(&resource.name),
-            path: String::new(),
+            ..Attributes::default()
         }),
         (None, Some(path)) => Ok(Attributes {
             verb: text(&path.verb),
@@ -174,14 +174,14 @@ fn attributes(
 async fn decide(call: &Call<'_>, user: &UserInfo, attributes: &Attributes) -> SubjectAccessReviewStatus {
     let decision = call.context.authorizer.authorize(user, attributes).await;
     let (allowed, denied, reason) = match decision {
-        Decision::Allow => (true, None, None),
-        Decision::Deny(why) => (false, Some(true), Some(why)),
-        Decision::NoOpinion => (false, None, None),
+        Decision::Allow(why) => (true, None, why),
+        Decision::Deny(why) => (false, Some(true), why),
+        Decision::NoOpinion(why) => (false, None, why),
     };
     SubjectAccessReviewStatus {
         allowed,
         denied,
-        reason,
+        reason: (!reason.is_empty()).then(|| reason.into_owned()),
         evaluation_error: None,
     }
 }
