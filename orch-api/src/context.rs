@@ -7,6 +7,7 @@ use crate::admission::Admission;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::cache::StoreHandle;
+use crate::metrics::Metrics;
 use crate::node::NodeConnector;
 use crate::openapi::OpenApi;
 use crate::registry::{Resource, Resources};
@@ -26,6 +27,7 @@ pub(crate) struct Context {
     pub(crate) services: Services,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
     pub(crate) openapi: OpenApi,
+    pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
 }
 

@@ -36,6 +36,7 @@ mod error;
 mod generic;
 mod http;
 pub mod kinds;
+mod metrics;
 pub mod node;
 pub mod object;
 pub mod openapi;

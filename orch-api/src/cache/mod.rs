@@ -111,6 +111,11 @@ impl Cache {
         Ok(inner)
     }
 
+    /// How many objects there are, if the cache has started.
+    pub(crate) fn count(&self) -> Option<usize> {
+        Some(self.inner.get()?.snapshot.load().len())
+    }
+
     /// The state of the moment, however old.
     pub(crate) async fn any(&self) -> Result<Arc<Snapshot>, ApiError> {
         Ok(self.inner().await?.snapshot.load_full())

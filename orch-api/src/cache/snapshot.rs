@@ -24,7 +24,6 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

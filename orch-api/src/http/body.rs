@@ -48,6 +48,16 @@ impl Body {
         }
     }
 
+    /// Keeps something alive until a stream has ended or is given up; other bodies let go of it at once.
+    pub(crate) fn holding(self, thing: impl Send + 'static) -> Self {
+        match self.0 {
+            Inner::Stream(stream) => Self::stream(stream.inspect(move |_| {
+                let _held = &thing;
+            })),
+            at_hand @ (Inner::Pieces { .. } | Inner::Gzip(_)) => Body(at_hand),
+        }
+    }
+
     /// How long it is, if all of it is at hand.
     pub(crate) fn length(&self) -> Option<u64> {
         match &self.0 {

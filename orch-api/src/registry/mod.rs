@@ -87,6 +87,17 @@ impl Resources {
         self.groups.get(group)?.get(version)
     }
 
+    /// How many objects there are of each resource whose cache has started, named as `pods` or `deployments.apps`.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (String, usize)> {
+        let versions = self.groups.values().flat_map(|versions| versions.values());
+        versions
+            .flat_map(|plurals| plurals.values())
+            .filter_map(|resource| {
+                let count = resource.cache.count()?;
+                Some((resource.group_resource.to_string(), count))
+            })
+    }
+
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
         self.groups
             .iter()

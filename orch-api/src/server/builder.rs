@@ -17,6 +17,7 @@ use crate::authz::{Authorization, Authorizer, Chain, Components};
 use crate::bootstrap;
 use crate::cache::StoreHandle;
 use crate::context::{Context, Settings};
+use crate::metrics::Metrics;
 use crate::node::{HttpsConnector, NodeConnector};
 use crate::openapi::OpenApi;
 use crate::registry::Resources;
@@ -199,6 +200,7 @@ impl ApiServerBuilder {
             admission: self.admission,
             nodes: self.nodes,
             openapi,
+            metrics: Metrics::new(),
             settings: self.settings,
         });
         bootstrap::create(&context, cidrs, self.advertise, by_roles)

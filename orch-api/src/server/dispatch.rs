@@ -45,11 +45,23 @@ where
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
-    match answer(&context, user, &parts, body).await {
-        Ok(response) if parts.method == Method::GET => gzip::compress(&parts.headers, response),
-        Ok(response) => response,
-        Err(error) => response::failure(error),
+    let running = context.metrics.begin(&parts.method);
+    let mut asked = None;
+    let answer = answer(&context, user, &parts, body, &mut asked).await;
+    let response = answer.unwrap_or_else(response::failure);
+    // Of what is not served any name may stand there.
+    let served = asked.filter(|asked| {
+        let resources = &context.resources;
+        resources
+            .get(&asked.group, &asked.version, &asked.resource)
+            .is_some()
+    });
+    let dry_run = Query::parse(parts.uri.query()).get("dryRun") == Some("All");
+    let response = running.end(served.as_ref(), &parts.method, &parts.headers, dry_run, response);
+    if parts.method == Method::GET {
+        return gzip::compress(&parts.headers, response);
     }
+    response
 }
 
 async fn answer<B>(
@@ -57,6 +69,7 @@ async fn answer<B>(
     user: Option<UserInfo>,
     parts: &Parts,
     body: B,
+    asked: &mut Option<Attributes>,
 ) -> Result<Response<Body>, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -67,7 +80,8 @@ where
     let route = route(parts.uri.path());
     let query = Query::parse(parts.uri.query());
     let attributes = attributes(&parts.method, &route, parts.uri.path(), &query);
-    authorize(context, &user, &attributes).await?;
+    let attributes = &*asked.insert(attributes);
+    authorize(context, &user, attributes).await?;
     let body = read(body).await?;
     let call = Call {
         context,

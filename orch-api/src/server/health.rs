@@ -21,6 +21,7 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
     }
     match path.trim_end_matches('/') {
         "/version" => version(call),
+        "/metrics" => metrics(call),
         "/openapi/v2" => {
             let accept = call
                 .headers
@@ -54,12 +55,24 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
     }
 }
 
-const PATHS: [&str; 9] = [
+/// What Prometheus reads.
+fn metrics(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let text = call.context.metrics.text(&call.context.resources);
+    let mut response = response::text(StatusCode::OK, text.map_err(ApiError::internal)?);
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
+    Ok(response)
+}
+
+const PATHS: [&str; 10] = [
     "/api",
     "/api/v1",
     "/apis",
     "/healthz",
     "/livez",
+    "/metrics",
     "/openapi/v2",
     "/openapi/v3",
     "/readyz",
