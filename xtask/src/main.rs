@@ -19,7 +19,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what the tests need: nftables, protoc, kubectls, etcds, cargo-deny (as root, or through sudo)
+    /// Install what the tests need: nftables, protoc, kubectls, etcds, a Python client, cargo-deny (as root, or through sudo)
     Setup,
     /// Set up, then run everything that CI runs; stops at the first step that fails
     #[command(visible_alias = "ci")]

@@ -19,6 +19,8 @@ const SYSTEM: &[(&str, &str)] = &[
     ("protoc", "protobuf-compiler"),
     ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev"),
     ("strace", "strace"),
+    ("python3", "python3"),
+    ("pip3", "python3-pip"),
 ];
 
 const SID: &str =
@@ -63,6 +65,7 @@ pub(crate) fn install() -> anyhow::Result<()> {
     for peer in UNPACKED {
         unpack(peer)?;
     }
+    python()?;
     if !found_in_cargo("cargo-deny") {
         command("cargo", &["install", "--locked", "--quiet", "cargo-deny"])?;
     }
@@ -88,6 +91,24 @@ fn system() -> anyhow::Result<()> {
     let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
     arguments.extend(missing);
     as_root("apt-get", &arguments)
+}
+
+/// The Python client of Kubernetes, in a folder of its own.
+const PYTHON_CLIENT: &str = "kubernetes==37.0.2";
+
+fn python() -> anyhow::Result<()> {
+    let folder = target().join("peers").join("python");
+    if folder.join("kubernetes").is_dir() {
+        return Ok(());
+    }
+    let folder = text(&folder)?;
+    let quiet = [
+        "--quiet",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+    ];
+    let install = ["-m", "pip", "install", "--target", folder, PYTHON_CLIENT];
+    command("python3", &[&install[..], &quiet].concat())
 }
 
 /// Unpacks one program to `target/peers/NAME`.
