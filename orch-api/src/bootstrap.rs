@@ -16,6 +16,19 @@ use crate::store_error;
 use crate::user::{MASTERS, UserInfo};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The classes above all that users may make.
+const PRIORITY_CLASSES: [(&str, i32, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "For pods that their node cannot do without.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "For pods that the cluster cannot do without, on whichever node.",
+    ),
+];
 /// How often, and how long apart, it is looked whether another server has written what this one could not.
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(50);
@@ -42,6 +55,12 @@ pub(crate) async fn create(
     for name in NAMESPACES {
         author
             .ensure("", "namespaces", "", &json!({"metadata": {"name": name}}), false)
+            .await?;
+    }
+    for (name, value, description) in PRIORITY_CLASSES {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        author
+            .ensure("scheduling.k8s.io", "priorityclasses", "", &class, false)
             .await?;
     }
     if by_roles {

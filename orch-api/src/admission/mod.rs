@@ -1,17 +1,27 @@
 //! Admission: rules that see an object between authorization and the store, and may change or refuse it.
 
+mod default_class;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod pod_defaults;
+mod priority;
+mod runtime_class;
 mod taint_nodes;
 
 use std::fmt::Debug;
+use std::ops::Bound;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use orch_core::status::ApiError;
+use orch_core::status::{ApiError, GroupResource};
+use serde::de::DeserializeOwned;
 
+pub use default_class::{DefaultIngressClass, DefaultStorageClass};
+pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use pod_defaults::{DefaultServiceAccount, DefaultTolerationSeconds};
+pub use priority::Priority;
+pub use runtime_class::RuntimeClass;
 pub use taint_nodes::TaintNodesByCondition;
 
 use crate::context::Context;
@@ -58,6 +68,18 @@ pub struct Review<'a> {
 }
 
 impl Review<'_> {
+    /// The refusal of this write, for a reason in upstream's words.
+    #[must_use]
+    pub fn forbidden(&self, object: &dyn Object, why: impl std::fmt::Display) -> ApiError {
+        let resource = GroupResource::new(self.resource.group.to_string(), self.resource.plural.to_string());
+        let name = if self.name.is_empty() {
+            object.name()
+        } else {
+            self.name
+        };
+        ApiError::forbidden(&resource, name, why)
+    }
+
     /// Whether it is about that resource itself, not about a part of its objects.
     #[must_use]
     pub fn is(&self, group: &str, plural: &str) -> bool {
@@ -80,6 +102,50 @@ impl Debug for Lookup<'_> {
 impl<'a> Lookup<'a> {
     pub(crate) fn new(context: &'a Context) -> Self {
         Self { context }
+    }
+
+    /// The objects of a resource that is served in version `v1`: all of them, or those of a namespace. It holds every write that
+    /// was acknowledged before the call.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or one of them not be decoded.
+    pub async fn all<T: DeserializeOwned>(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+    ) -> Result<Vec<T>, ApiError> {
+        let Some(resource) = self.context.resources.get(group, "v1", plural) else {
+            return Ok(Vec::new());
+        };
+        let prefix = match namespace {
+            "" => resource.info().prefix(),
+            namespace => resource.info().namespace_prefix(namespace),
+        };
+        let snapshot = resource.cache.fresh().await?;
+        let entries = snapshot.range(prefix.as_bytes(), Bound::Unbounded);
+        entries
+            .map(|entry| serde_json::from_slice(&entry.json).map_err(ApiError::internal))
+            .collect()
+    }
+
+    /// One object of a cluster-wide resource that is served in version `v1`, `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the object not be decoded.
+    pub async fn find<T: DeserializeOwned>(
+        &self,
+        group: &str,
+        plural: &str,
+        name: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(resource) = self.context.resources.get(group, "v1", plural) else {
+            return Ok(None);
+        };
+        let snapshot = resource.cache.fresh().await?;
+        let entry = snapshot.get(resource.info().key("", name).as_bytes());
+        let object = entry.map(|entry| serde_json::from_slice(&entry.json));
+        object.transpose().map_err(ApiError::internal)
     }
 
     /// The JSON of an object of the core group as it is stored now, `None` when it does not exist.

@@ -10,7 +10,8 @@ use orch_store::{Compactor, Store, StoreError};
 
 use super::ApiServer;
 use crate::admission::{
-    Admission, DefaultServiceAccount, DefaultTolerationSeconds, NamespaceLifecycle, TaintNodesByCondition,
+    Admission, DefaultIngressClass, DefaultServiceAccount, DefaultStorageClass, DefaultTolerationSeconds,
+    LimitRanger, NamespaceLifecycle, Priority, RuntimeClass, TaintNodesByCondition,
 };
 use crate::authz::rbac::{Rbac, aggregation};
 use crate::authz::{Authorization, Authorizer, Chain, Components};
@@ -74,8 +75,13 @@ impl ApiServerBuilder {
             authorization: vec![Authorization::Rbac],
             admission: vec![
                 Arc::new(NamespaceLifecycle),
+                Arc::new(LimitRanger),
                 Arc::new(DefaultServiceAccount),
+                Arc::new(Priority),
                 Arc::new(DefaultTolerationSeconds::default()),
+                Arc::new(RuntimeClass),
+                Arc::new(DefaultStorageClass),
+                Arc::new(DefaultIngressClass),
                 Arc::new(TaintNodesByCondition),
             ],
             compaction: Some(COMPACTION_PERIOD),
