@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::Admission;
+use crate::authn;
+use crate::authn::service_account::Issuer;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::cache::StoreHandle;
@@ -20,6 +22,9 @@ pub(crate) struct Context {
     pub(crate) store: StoreHandle,
     pub(crate) resources: Resources,
     pub(crate) tasks: Tasks,
+    pub(crate) authenticator: authn::Chain,
+    /// Who signs the tokens of service accounts.
+    pub(crate) issuer: Arc<Issuer>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     /// Who holds which rights by roles, whether or not these decide.
     pub(crate) rbac: Rbac,
@@ -36,6 +41,8 @@ pub(crate) struct Context {
 pub(crate) struct Settings {
     /// How long events are kept.
     pub(crate) event_ttl: Duration,
+    /// Whether requests without credentials are let to authorization.
+    pub(crate) anonymous: bool,
     /// What `/version` says.
     pub(crate) git_version: String,
 }

@@ -26,6 +26,7 @@
 
 pub mod admission;
 pub mod apply;
+pub mod authn;
 pub mod authz;
 mod bootstrap;
 mod cache;

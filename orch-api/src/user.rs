@@ -45,6 +45,15 @@ impl UserInfo {
         Self::new("kubernetes-admin", [MASTERS])
     }
 
+    /// The same user, in the group of the authenticated.
+    #[must_use]
+    pub(crate) fn authenticated(mut self) -> Self {
+        if !self.in_group(AUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.to_owned());
+        }
+        self
+    }
+
     /// Nobody known.
     #[must_use]
     pub fn anonymous() -> Self {

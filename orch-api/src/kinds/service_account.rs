@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::table::{self, AGE, NAME, number};
 use super::text::list;
-use crate::resource::ResourceInfo;
+use crate::resource::{ResourceInfo, Subresource};
 use crate::strategy::{Column, Kind};
 
 /// The rules of service accounts.
@@ -17,7 +17,9 @@ impl Kind for ServiceAccounts {
     type Object = ServiceAccount;
 
     fn info() -> ResourceInfo {
-        ResourceInfo::namespaced("", "v1", "ServiceAccount", "serviceaccounts").short(["sa"])
+        ResourceInfo::namespaced("", "v1", "ServiceAccount", "serviceaccounts")
+            .short(["sa"])
+            .subresource(Subresource::Token)
     }
 
     fn validate(_account: &ServiceAccount) -> ErrorList {

@@ -13,6 +13,8 @@ use crate::admission::{
     Admission, DefaultIngressClass, DefaultServiceAccount, DefaultStorageClass, DefaultTolerationSeconds,
     LimitRanger, NamespaceLifecycle, Priority, RuntimeClass, TaintNodesByCondition,
 };
+use crate::authn::service_account::{DEFAULT_ISSUER, Issuer, ServiceAccountTokens};
+use crate::authn::{self, Authenticator, KeyError, SigningKey, StaticTokens, VerifyingKey};
 use crate::authz::rbac::{Rbac, aggregation};
 use crate::authz::{Authorization, Authorizer, Chain, Components};
 use crate::bootstrap;
@@ -36,6 +38,9 @@ pub enum BuildError {
     /// The store cannot be read.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
+    /// No key for the tokens of service accounts could be made.
+    #[error("there is no key for the tokens of service accounts")]
+    Key(#[from] KeyError),
     /// The objects that every cluster has could not be made.
     #[error("the system's own objects cannot be created")]
     Bootstrap(#[source] ApiError),
@@ -46,6 +51,9 @@ pub enum BuildError {
 pub struct ApiServerBuilder {
     store: Arc<dyn Store>,
     strategies: Vec<Arc<dyn Strategy>>,
+    authenticators: Vec<Arc<dyn Authenticator>>,
+    static_tokens: Option<StaticTokens>,
+    tokens: TokenSettings,
     authorization: Vec<Authorization>,
     admission: Vec<Arc<dyn Admission>>,
     compaction: Option<Duration>,
@@ -72,6 +80,9 @@ impl ApiServerBuilder {
                 .into_iter()
                 .chain(super::reviews::resources())
                 .collect(),
+            authenticators: Vec::new(),
+            static_tokens: None,
+            tokens: TokenSettings::default(),
             authorization: vec![Authorization::Rbac],
             admission: vec![
                 Arc::new(NamespaceLifecycle),
@@ -91,6 +102,7 @@ impl ApiServerBuilder {
             nodes: None,
             settings: Settings {
                 event_ttl: Duration::from_secs(3600),
+                anonymous: true,
                 git_version: "v1.37.0+orch".to_owned(),
             },
         }
@@ -99,6 +111,58 @@ impl ApiServerBuilder {
     /// Offers one more resource. One of the same group, version and plural name replaces the built-in one.
     pub fn resource(mut self, strategy: Arc<dyn Strategy>) -> Self {
         self.strategies.push(strategy);
+        self
+    }
+
+    /// Asks one more authenticator about requests without a client certificate, before the built-in ones.
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.authenticators.push(authenticator);
+        self
+    }
+
+    /// Accepts these tokens, as kube-apiserver with `--token-auth-file`.
+    pub fn static_tokens(mut self, tokens: StaticTokens) -> Self {
+        self.static_tokens = Some(tokens);
+        self
+    }
+
+    /// Whether requests without any credential reach authorization, as the user `system:anonymous`, who by default may
+    /// read health and the version. Otherwise they are refused with 401. Default `true`.
+    pub fn anonymous(mut self, allowed: bool) -> Self {
+        self.settings.anonymous = allowed;
+        self
+    }
+
+    /// Signs the tokens of service accounts. Without it a key is made that ends with the server, and the tokens with it;
+    /// servers on one store need the same key.
+    pub fn service_account_key(mut self, key: SigningKey) -> Self {
+        self.tokens.key = Some(key);
+        self
+    }
+
+    /// Accepts tokens that an older key of the same issuer has signed.
+    pub fn service_account_verifying_key(mut self, key: VerifyingKey) -> Self {
+        self.tokens.older.push(key);
+        self
+    }
+
+    /// Who the tokens of service accounts say has issued them. Default
+    /// `https://kubernetes.default.svc.cluster.local`.
+    pub fn service_account_issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.tokens.issuer = issuer.into();
+        self
+    }
+
+    /// Where others are told to fetch the keys of tokens. Default `/openid/v1/jwks` of the issuer.
+    pub fn service_account_jwks_uri(mut self, uri: impl Into<String>) -> Self {
+        self.tokens.jwks_uri = Some(uri.into());
+        self
+    }
+
+    /// Whom a token has to be meant for to be accepted, and whom it is meant for when its request does not say. Default
+    /// the issuer.
+    pub fn api_audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
+        self.tokens.audiences = audiences.into_iter().map(Into::into).collect();
         self
     }
 
@@ -192,6 +256,8 @@ impl ApiServerBuilder {
         );
         let resources = Resources::new(strategies, &store, &tasks);
         let rbac = Rbac::new(&resources);
+        let issuer = self.tokens.issuer()?;
+        let authenticator = authenticator(self.authenticators, self.static_tokens, &issuer, &resources);
         let by_roles = self
             .authorization
             .iter()
@@ -201,6 +267,8 @@ impl ApiServerBuilder {
             services: Services::new(cidrs, self.node_ports, store.clone(), tasks.clone()),
             store,
             tasks,
+            authenticator,
+            issuer,
             authorizer: authorizer(self.authorization, &rbac),
             rbac,
             admission: self.admission,
@@ -220,6 +288,49 @@ impl ApiServerBuilder {
         }
         Ok(ApiServer { context })
     }
+}
+
+/// What the builder was told about the tokens of service accounts.
+struct TokenSettings {
+    key: Option<SigningKey>,
+    older: Vec<VerifyingKey>,
+    issuer: String,
+    jwks_uri: Option<String>,
+    audiences: Vec<String>,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            key: None,
+            older: Vec::new(),
+            issuer: DEFAULT_ISSUER.to_owned(),
+            jwks_uri: None,
+            audiences: Vec::new(),
+        }
+    }
+}
+
+impl TokenSettings {
+    fn issuer(self) -> Result<Arc<Issuer>, KeyError> {
+        let key = self.key.map_or_else(SigningKey::generate, Ok)?;
+        let issuer = Issuer::new(self.issuer, self.jwks_uri, self.audiences, key, self.older);
+        Ok(Arc::new(issuer))
+    }
+}
+
+fn authenticator(
+    given: Vec<Arc<dyn Authenticator>>,
+    static_tokens: Option<StaticTokens>,
+    issuer: &Arc<Issuer>,
+    resources: &Resources,
+) -> authn::Chain {
+    let mut chain = given;
+    if let Some(tokens) = static_tokens {
+        chain.push(Arc::new(tokens.meant_for(&issuer.audiences)));
+    }
+    chain.push(Arc::new(ServiceAccountTokens::new(Arc::clone(issuer), resources)));
+    authn::Chain(chain)
 }
 
 fn authorizer(modes: Vec<Authorization>, rbac: &Rbac) -> Arc<dyn Authorizer> {

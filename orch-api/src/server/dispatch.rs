@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use orch_core::selector::FieldSelector;
 use orch_core::status::{ApiError, Reason};
 
-use super::{BoxError, discovery, health, identity, impersonation, object};
+use super::{BoxError, discovery, health, identity, impersonation, object, openid};
 use crate::authz::{Attributes, Decision, rbac, refusal};
 use crate::context::Context;
 use crate::http::body::Body;
@@ -75,7 +75,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let user = identity::of_request(user, &parts.headers)?;
+    let user = identity::of_request(context, user, &parts.headers).await?;
     let user = impersonation::effective(context, user, &parts.headers).await?;
     let route = route(parts.uri.path());
     let query = Query::parse(parts.uri.query());
@@ -97,7 +97,10 @@ where
             rbac_settled(&call, &target).await;
             Ok(answered)
         }
-        Route::Other(path) => health::answer(&call, path).await,
+        Route::Other(path) => match openid::answer(&call, path) {
+            Some(answered) => answered,
+            None => health::answer(&call, path).await,
+        },
         other => discovery::answer(&call, &other),
     }
 }

@@ -7,6 +7,7 @@ mod health;
 mod identity;
 mod impersonation;
 mod object;
+mod openid;
 mod reviews;
 
 use std::convert::Infallible;
@@ -33,7 +34,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A Kubernetes API server: a `tower::Service` for HTTP requests, with nothing else needed.
 ///
-/// Requests carry who asks as an extension of type [`UserInfo`]; without one they are anonymous. [`client`](Self::client)
+/// Requests carry who asks as an extension of type [`UserInfo`]; without one their credentials count. [`client`](Self::client)
 /// and [`serve`](Self::serve) set it. Clones share one server. Its background work ends when the last clone is dropped, or
 /// with [`stop`](Self::stop).
 #[derive(Clone)]
@@ -71,8 +72,8 @@ impl ApiServer {
     }
 
     /// Serves a listener until `shutdown`. With TLS that verifies client certificates, a certificate's common name is the
-    /// user and its organizations are the groups; connections without one are anonymous. Watches end with
-    /// `shutdown` too.
+    /// user and its organizations are the groups; requests on connections without one are asked for a
+    /// token, and without that are anonymous. Watches end with `shutdown` too.
     pub async fn serve(&self, listener: Server, shutdown: CancellationToken) {
         let server = self.clone();
         let stopped = shutdown.clone();

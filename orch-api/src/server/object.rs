@@ -14,7 +14,7 @@ use crate::http::path::Target;
 use crate::http::response;
 use crate::registry::delete::Deletion;
 use crate::registry::options::{ListOptions, WriteOptions, resource_version};
-use crate::registry::parts::{binding, eviction, log, not_implemented, scale};
+use crate::registry::parts::{binding, eviction, log, not_implemented, scale, token};
 use crate::registry::patch::Format;
 use crate::registry::selection::Selection;
 use crate::registry::table::{self, IncludeObject};
@@ -276,8 +276,16 @@ async fn part_of(
             require(call, &Method::GET)?;
             log::log(call.context, resource, namespace, name, &call.query, call.headers).await
         }
-        Subresource::Token
-        | Subresource::Exec
+        Subresource::Token => {
+            require(call, &Method::POST)?;
+            let options = WriteOptions::parse(&call.query, call.headers, "CreateOptions")?;
+            let request = token::read(&call.json()?, name)?;
+            let outcome = write(call, resource, namespace, Some(part), &options)
+                .issue_token(name, request)
+                .await?;
+            Ok(response::json(outcome.code, outcome.json))
+        }
+        Subresource::Exec
         | Subresource::Attach
         | Subresource::PortForward
         | Subresource::Proxy
@@ -304,7 +312,6 @@ fn absent(resource: &Resource, part: Subresource) -> ApiError {
             Subresource::Resize,
         ],
         ("", "services" | "nodes") => &[Subresource::Proxy],
-        ("", "serviceaccounts") => &[Subresource::Token],
         ("certificates.k8s.io", "certificatesigningrequests") => &[Subresource::Approval],
         _ => &[],
     };

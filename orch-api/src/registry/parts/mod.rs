@@ -5,6 +5,7 @@ pub(crate) mod eviction;
 pub(crate) mod finalize;
 pub(crate) mod log;
 pub(crate) mod scale;
+pub(crate) mod token;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use orch_core::status::ApiError;
