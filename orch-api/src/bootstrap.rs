@@ -143,7 +143,7 @@ impl Author<'_> {
         object: &Value,
         update: bool,
     ) -> Result<(), ApiError> {
-        let Some(resource) = self.context.resources.get(group, "v1", plural) else {
+        let Some(resource) = self.context.resources.fixed(group, "v1", plural) else {
             return Ok(());
         };
         let name = object["metadata"]["name"].as_str().unwrap_or_default();

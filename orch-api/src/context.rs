@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::admission::Admission;
 use crate::authn;
 use crate::authn::service_account::Issuer;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::cache::StoreHandle;
+use crate::crd::Definitions;
 use crate::metrics::Metrics;
 use crate::node::NodeConnector;
 use crate::openapi::OpenApi;
@@ -31,8 +34,9 @@ pub(crate) struct Context {
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     pub(crate) services: Services,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
-    pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
+    pub(crate) openapi: ArcSwap<OpenApi>,
+    pub(crate) definitions: Definitions,
     pub(crate) settings: Settings,
 }
 
@@ -49,7 +53,7 @@ pub(crate) struct Settings {
 
 impl Context {
     pub(crate) fn core(&self, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources.get("", "v1", plural)
+        self.resources.fixed("", "v1", plural)
     }
 
     /// How long an object of that resource lives after each write.

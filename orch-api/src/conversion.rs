@@ -10,7 +10,7 @@ use crate::decode::DecodeError;
 use crate::strategy::Strategy;
 
 /// Stored bytes in the version of the resource, in the form that its own objects are serialised in.
-pub(crate) fn from_storage(strategy: &dyn Strategy, stored: &Bytes) -> Result<Bytes, DecodeError> {
+pub(crate) fn from_storage<S: Strategy + ?Sized>(strategy: &S, stored: &Bytes) -> Result<Bytes, DecodeError> {
     let Some(version) = strategy.storage_version() else {
         return Ok(stored.clone());
     };

@@ -1,5 +1,7 @@
 //! The strategy of kinds without rules of their own.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use orch_core::field::ErrorList;
 use serde_json::Value;
@@ -110,11 +112,11 @@ impl Strategy for GenericStrategy {
         generic_cells(object)
     }
 
-    fn field_names(&self) -> &[&'static str] {
+    fn field_names(&self) -> &[Cow<'static, str>] {
         &[]
     }
 
-    fn selectable_fields(&self, _object: &dyn Object) -> Vec<(&'static str, String)> {
+    fn selectable_fields(&self, _object: &dyn Object) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }
 

@@ -32,6 +32,7 @@ mod bootstrap;
 mod cache;
 mod context;
 mod conversion;
+mod crd;
 mod decode;
 mod error;
 mod generic;

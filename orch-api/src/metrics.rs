@@ -76,7 +76,7 @@ impl Metrics {
 
     /// All of them, in Prometheus' text format.
     pub(crate) fn text(&self, resources: &Resources) -> Result<String, prometheus::Error> {
-        for (resource, count) in resources.counts() {
+        for (resource, count) in resources.load().counts() {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.inner.objects.with_label_values(&[&resource]).set(count);
         }

@@ -11,7 +11,6 @@ use crate::object::Object;
 use crate::registry::live::{Live, encode};
 use crate::registry::write::Write;
 use crate::resource::{ResourceInfo, Subresource};
-use crate::schema;
 
 /// Fields which requests of a resource cannot change, so that nobody comes to own them.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl Unowned {
 fn with_manager<T>(write: &Write<'_>, work: impl FnOnce(FieldManager<'_>) -> T) -> T {
     let info = write.resource.info();
     let api_version = info.api_version();
-    let schema = schema::root(&info.group, &info.version, &info.kind);
+    let schema = write.resource.strategy.schema();
     let subresource = write.subresource.map_or("", Subresource::as_str);
     let mut manager = FieldManager::new(schema, &api_version, &info.kind)
         .subresource(subresource)

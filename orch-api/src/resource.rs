@@ -237,6 +237,8 @@ pub struct ResourceInfo {
     pub version: Text,
     /// Kind, such as `Deployment`.
     pub kind: Text,
+    /// Kind of a list of them, such as `DeploymentList`.
+    pub list_kind: Text,
     /// Name in paths, such as `deployments`.
     pub plural: Text,
     /// Name of one, such as `deployment`.
@@ -267,6 +269,7 @@ impl ResourceInfo {
             group: Cow::Borrowed(group),
             version: Cow::Borrowed(version),
             kind: Cow::Borrowed(kind),
+            list_kind: Cow::Owned(format!("{kind}List")),
             plural: Cow::Borrowed(plural),
             singular: Cow::Owned(kind.to_ascii_lowercase()),
             short_names: Cow::Borrowed(&[]),

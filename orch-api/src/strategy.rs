@@ -5,14 +5,17 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use orch_core::field::ErrorList;
 use serde_json::Value;
 
 use crate::apply::{OneVersion, Versions};
+use crate::conversion;
 use crate::decode::{DecodeError, Decoded, decode_typed};
 use crate::object::{Object, Typed};
 use crate::resource::ResourceInfo;
+use crate::schema::{self, Type};
 
 /// Which names a kind takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +198,9 @@ pub trait Kind: Send + Sync + 'static {
         true
     }
 
+    /// What a deletion does to an object before its finalizers are looked at.
+    fn prepare_for_delete(_object: &mut Self::Object) {}
+
     /// How to get to the API versions in which the same objects are served too.
     fn versions() -> &'static dyn Versions {
         &OneVersion
@@ -238,9 +244,9 @@ pub trait Strategy: Send + Sync + Debug {
     /// See [`Kind::cells`].
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value>;
     /// The names in [`selectable_fields`](Self::selectable_fields).
-    fn field_names(&self) -> &[&'static str];
+    fn field_names(&self) -> &[Cow<'static, str>];
     /// See [`Kind::selectable_fields`].
-    fn selectable_fields(&self, object: &dyn Object) -> Vec<(&'static str, String)>;
+    fn selectable_fields(&self, object: &dyn Object) -> Vec<(Cow<'static, str>, String)>;
     /// See [`Kind::name_rule`].
     fn name_rule(&self) -> NameRule;
     /// See [`Kind::scale`].
@@ -261,6 +267,33 @@ pub trait Strategy: Send + Sync + Debug {
     fn storage_version(&self) -> Option<&str> {
         None
     }
+    /// See [`Kind::prepare_for_delete`].
+    fn prepare_for_delete(&self, _object: &mut dyn Object) {}
+    /// The shape of its objects, with the rules by which apply and strategic merge patch merge them.
+    fn schema(&self) -> &Type {
+        let info = self.info();
+        schema::root(&info.group, &info.version, &info.kind)
+    }
+    /// Whether a strategic merge patch can be computed, which needs merge rules that only built-in kinds have.
+    fn merges_strategically(&self) -> bool {
+        true
+    }
+    /// Stored bytes as this resource serves them, but for the resourceVersion.
+    ///
+    /// # Errors
+    /// When the bytes are not an object of the kind in a version that is known.
+    fn read_stored(&self, stored: &Bytes) -> Result<Bytes, DecodeError> {
+        conversion::from_storage(self, stored)
+    }
+    /// Whether stored bytes are of another version than the one that is stored now: then even an update that changes
+    /// nothing stores anew.
+    fn is_stale(&self, _stored: &Bytes) -> bool {
+        false
+    }
+    /// What clients are told with every answer, such as that the version is deprecated.
+    fn notice(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// The strategy of a [`Kind`].
@@ -272,7 +305,7 @@ pub fn strategy<K: Kind>() -> Arc<dyn Strategy> {
         |(empty, _, _)| {
             K::selectable_fields(&empty)
                 .into_iter()
-                .map(|(name, _)| name)
+                .map(|(name, _)| Cow::Borrowed(name))
                 .collect()
         },
     );
@@ -285,7 +318,7 @@ pub fn strategy<K: Kind>() -> Arc<dyn Strategy> {
 
 struct KindStrategy<K> {
     info: ResourceInfo,
-    field_names: Vec<&'static str>,
+    field_names: Vec<Cow<'static, str>>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -363,12 +396,13 @@ impl<K: Kind> Strategy for KindStrategy<K> {
         K::cells(cast(object), now)
     }
 
-    fn field_names(&self) -> &[&'static str] {
+    fn field_names(&self) -> &[Cow<'static, str>] {
         &self.field_names
     }
 
-    fn selectable_fields(&self, object: &dyn Object) -> Vec<(&'static str, String)> {
-        K::selectable_fields(cast(object))
+    fn selectable_fields(&self, object: &dyn Object) -> Vec<(Cow<'static, str>, String)> {
+        let fields = K::selectable_fields(cast(object)).into_iter();
+        fields.map(|(name, value)| (Cow::Borrowed(name), value)).collect()
     }
 
     fn name_rule(&self) -> NameRule {
@@ -401,6 +435,10 @@ impl<K: Kind> Strategy for KindStrategy<K> {
 
     fn storage_version(&self) -> Option<&str> {
         K::storage_version()
+    }
+
+    fn prepare_for_delete(&self, object: &mut dyn Object) {
+        K::prepare_for_delete(cast_mut(object));
     }
 }
 

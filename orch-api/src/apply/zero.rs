@@ -31,6 +31,10 @@ pub(super) fn with_embedded<'v>(object: &'v Value, ty: &Type) -> Cow<'v, Value> 
     let (Type::Struct(s), Value::Object(fields)) = (ty, object) else {
         return Cow::Borrowed(object);
     };
+    // Custom resources are no Go structs: what they do not say is not there.
+    if s.name.is_empty() {
+        return Cow::Borrowed(object);
+    }
     let empty = Value::Object(Map::new());
     let mut filled: Vec<(String, Value)> = Vec::new();
     for field in s.fields.iter() {

@@ -1,5 +1,6 @@
 //! One object in the cache, and one change of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +21,7 @@ pub(crate) struct Entry {
     pub(crate) namespace: Box<str>,
     pub(crate) labels: BTreeMap<String, String>,
     /// The kind's selectable fields, found out when the first field selector asks.
-    pub(crate) fields: OnceLock<Vec<(&'static str, String)>>,
+    pub(crate) fields: OnceLock<Vec<(Cow<'static, str>, String)>>,
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ pub(crate) mod snapshot;
 pub(crate) mod splice;
 pub(crate) mod topic;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +22,11 @@ use orch_store::fanout::{Bounds, Cursor, Fanout, FanoutError};
 use orch_store::{Event, EventKind, ListOptions, ProgressRequester, Revision, Store, StoreError, Watcher};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::entry::{Change, Entry};
 use self::snapshot::Snapshot;
 use self::topic::{Topic, Topics};
-use crate::conversion;
 use crate::store_error;
 use crate::strategy::Strategy;
 use crate::tasks::Tasks;
@@ -47,6 +47,9 @@ pub(crate) struct Cache {
     store: StoreHandle,
     tasks: Tasks,
     inner: OnceCell<Arc<Inner>>,
+    /// Ends the follower with the cache, which may go before the server does.
+    dropped: CancellationToken,
+    _ends: DropGuard,
 }
 
 /// A store that prints as such.
@@ -78,11 +81,14 @@ impl std::fmt::Debug for Inner {
 
 impl Cache {
     pub(crate) fn new(strategy: Arc<dyn Strategy>, store: StoreHandle, tasks: Tasks) -> Self {
+        let dropped = tasks.stopped().child_token();
         Self {
             strategy,
             store,
             tasks,
             inner: OnceCell::new(),
+            _ends: dropped.clone().drop_guard(),
+            dropped,
         }
     }
 
@@ -104,9 +110,8 @@ impl Cache {
             progress: ArcSwap::from_pointee(Some(watcher.progress_requester())),
             paged: Mutex::default(),
         });
-        let owned = Arc::clone(&inner);
-        self.tasks
-            .spawn(move |shutdown| follower.run(owned, watcher, shutdown));
+        let (owned, dropped) = (Arc::clone(&inner), self.dropped.clone());
+        self.tasks.spawn(move |_| follower.run(owned, watcher, dropped));
         inner.reach(target.get()).await?;
         Ok(inner)
     }
@@ -228,7 +233,8 @@ fn change(snapshot: &mut Snapshot, strategy: &dyn Strategy, event: &Event) -> Op
 
 /// Makes an entry. What cannot be read is left out of the cache and reported, and does not stop the rest.
 fn read(strategy: &dyn Strategy, key: &Bytes, value: &Bytes, revision: u64) -> Option<Arc<Entry>> {
-    let entry = conversion::from_storage(strategy, value)
+    let entry = strategy
+        .read_stored(value)
         .map_err(|error| error.to_string())
         .and_then(|value| Entry::new(key.clone(), &value, revision).map_err(|error| error.to_string()));
     match entry {
@@ -246,7 +252,7 @@ fn read(strategy: &dyn Strategy, key: &Bytes, value: &Bytes, revision: u64) -> O
 }
 
 /// The selectable fields of an object, found out once.
-pub(crate) fn fields<'a>(strategy: &dyn Strategy, entry: &'a Entry) -> &'a [(&'static str, String)] {
+pub(crate) fn fields<'a>(strategy: &dyn Strategy, entry: &'a Entry) -> &'a [(Cow<'static, str>, String)] {
     entry.fields.get_or_init(|| match strategy.decode(&entry.json) {
         Ok(decoded) => strategy.selectable_fields(&*decoded.object),
         Err(error) => {

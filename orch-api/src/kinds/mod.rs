@@ -55,6 +55,10 @@ use std::sync::Arc;
 
 use crate::strategy::{Strategy, strategy};
 
+pub(crate) use self::check::{Check, Path};
+pub(crate) use self::semantic::{bump_generation, same};
+pub(crate) use self::table::{NAME, duration, name as name_cell};
+
 /// The built-in kinds, in the order in which discovery lists them within their group.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Strategy>> {
@@ -114,6 +118,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         strategy::<storage::VolumeAttachments>(),
         strategy::<storage::VolumeAttributesClasses>(),
         strategy::<other::StorageVersionMigrations>(),
+        strategy::<crate::crd::CustomResourceDefinitions>(),
     ]
 }
 

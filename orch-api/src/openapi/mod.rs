@@ -33,14 +33,15 @@ mod protobuf;
 mod schemas;
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::crd::Custom;
 use crate::resource::ResourceInfo;
-use operation::paths;
+use operation::{Served, paths};
 use schemas::{Definitions, Dialect};
 
 /// The media types under which clients ask for the v2 document in protobuf. The first isn't a valid media type, so
@@ -91,13 +92,14 @@ impl Encoding {
 pub struct OpenApi {
     version: String,
     /// By path, such as `apis/apps/v1`.
-    groups: BTreeMap<String, Group>,
+    groups: BTreeMap<String, Arc<Group>>,
     v2_etag: OnceLock<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Group {
     resources: Vec<ResourceInfo>,
+    custom: Vec<Custom>,
     etag: OnceLock<String>,
 }
 
@@ -109,15 +111,55 @@ impl OpenApi {
         for resource in resources {
             groups
                 .entry(group_path(&resource))
-                .or_insert_with(|| Group {
-                    resources: Vec::new(),
-                    etag: OnceLock::new(),
-                })
+                .or_default()
                 .resources
                 .push(resource);
         }
         Self {
             version: version.into(),
+            groups: groups
+                .into_iter()
+                .map(|(path, group)| (path, Arc::new(group)))
+                .collect(),
+            v2_etag: OnceLock::new(),
+        }
+    }
+
+    /// The same documents with these custom resources in them, in place of those that were there. What is known of groups
+    /// that do not change is kept.
+    pub(crate) fn with_custom(&self, custom: Vec<Custom>) -> Self {
+        let mut wanted: BTreeMap<String, Vec<Custom>> = BTreeMap::new();
+        for one in custom {
+            wanted.entry(group_path(&one.info)).or_default().push(one);
+        }
+        let mut groups = BTreeMap::new();
+        for (path, group) in &self.groups {
+            let custom = wanted.remove(path).unwrap_or_default();
+            if custom == group.custom {
+                groups.insert(path.clone(), Arc::clone(group));
+            } else if !(custom.is_empty() && group.resources.is_empty()) {
+                let resources = group.resources.clone();
+                groups.insert(
+                    path.clone(),
+                    Arc::new(Group {
+                        resources,
+                        custom,
+                        etag: OnceLock::new(),
+                    }),
+                );
+            }
+        }
+        for (path, custom) in wanted {
+            groups.insert(
+                path,
+                Arc::new(Group {
+                    custom,
+                    ..Group::default()
+                }),
+            );
+        }
+        Self {
+            version: self.version.clone(),
             groups,
             v2_etag: OnceLock::new(),
         }
@@ -157,7 +199,7 @@ impl OpenApi {
 
     fn v2_value(&self) -> Value {
         let mut definitions = Definitions::new(Dialect::V2);
-        let all = self.groups.values().flat_map(|group| &group.resources);
+        let all = self.groups.values().flat_map(|group| group.served());
         let paths = paths(all, &mut definitions);
         json!({
             "swagger": "2.0",
@@ -208,7 +250,7 @@ impl OpenApi {
 
     fn v3_body(&self, group: &Group) -> String {
         let mut definitions = Definitions::new(Dialect::V3);
-        let paths = paths(group.resources.iter(), &mut definitions);
+        let paths = paths(group.served(), &mut definitions);
         let document = json!({
             "openapi": "3.0.0",
             "info": self.info(),
@@ -220,6 +262,17 @@ impl OpenApi {
 
     fn info(&self) -> Value {
         json!({"title": "Kubernetes", "version": self.version})
+    }
+}
+
+impl Group {
+    fn served(&self) -> impl Iterator<Item = Served<'_>> {
+        let built_in = self.resources.iter().map(|info| Served { info, custom: None });
+        let custom = self.custom.iter().map(|one| Served {
+            info: &one.info,
+            custom: Some(one),
+        });
+        built_in.chain(custom)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schemas::{Definitions, Dialect};
+use crate::crd::Custom;
 use crate::resource::{ResourceInfo, Subresource, Verb, Verbs};
 use crate::schema::{Type, builtin_root};
 
@@ -58,14 +59,21 @@ enum Target {
     Sub(Subresource),
 }
 
+/// A resource, and where its schema is if it is not a built-in one.
+#[derive(Clone, Copy)]
+pub(super) struct Served<'r> {
+    pub(super) info: &'r ResourceInfo,
+    pub(super) custom: Option<&'r Custom>,
+}
+
 /// The paths of the resources with their operations.
 pub(super) fn paths<'r>(
-    resources: impl Iterator<Item = &'r ResourceInfo>,
+    resources: impl Iterator<Item = Served<'r>>,
     definitions: &mut Definitions<'static>,
 ) -> Map<String, Value> {
     let mut found = Map::new();
     for resource in resources {
-        for (target, path) in places(resource) {
+        for (target, path) in places(resource.info) {
             let item = path_item(resource, target, definitions);
             if item.iter().any(|(name, _)| name != "parameters") {
                 found.insert(path, Value::Object(item));
@@ -98,10 +106,11 @@ fn places(resource: &ResourceInfo) -> Vec<(Target, String)> {
 }
 
 fn path_item(
-    resource: &ResourceInfo,
+    served: Served<'_>,
     target: Target,
     definitions: &mut Definitions<'static>,
 ) -> Map<String, Value> {
+    let resource = served.info;
     let verbs: Vec<(Verb, &str)> = match target {
         Target::AllNamespaces => vec![(Verb::List, "get")],
         Target::Collection => {
@@ -126,7 +135,7 @@ fn path_item(
     };
     let mut item = Map::new();
     for (verb, method) in verbs.into_iter().filter(|(verb, _)| allowed.contains(*verb)) {
-        item.insert(method.to_owned(), operation(resource, target, verb, definitions));
+        item.insert(method.to_owned(), operation(served, target, verb, definitions));
     }
     let mut parameters = Vec::new();
     if matches!(target, Target::Object | Target::Sub(_)) {
@@ -141,15 +150,17 @@ fn path_item(
 }
 
 fn operation(
-    resource: &ResourceInfo,
+    served: Served<'_>,
     target: Target,
     verb: Verb,
     definitions: &mut Definitions<'static>,
 ) -> Value {
+    let resource = served.info;
     let gvk = match target {
         Target::Sub(sub) => sub.kind(),
         Target::AllNamespaces | Target::Collection | Target::Object => None,
     };
+    let custom = served.custom.filter(|_| gvk.is_none());
     let (group, version, kind) = gvk.unwrap_or((&resource.group, &resource.version, &resource.kind));
     let mut operation = json!({
         "operationId": operation_id(resource, target, verb),
@@ -170,10 +181,10 @@ fn operation(
         .map(|(name, ty)| parameter(dialect, "query", name, ty))
         .collect();
     if !connects(target) {
-        if let Some((schema, media)) = body(verb, (group, version, kind), definitions) {
+        if let Some((schema, media)) = body(verb, (group, version, kind), custom, definitions) {
             add_body(&mut operation, &mut parameters, dialect, &schema, &media);
         }
-        let schema = response((group, version, kind), verb, definitions);
+        let schema = response((group, version, kind), custom, verb, definitions);
         add_response(&mut operation, dialect, &schema);
     } else {
         operation["responses"] = json!({"200": {"description": "OK"}});
@@ -284,9 +295,13 @@ fn type_of((group, version, kind): Gvk<'_>) -> Option<&'static Type> {
 fn body(
     verb: Verb,
     gvk: Gvk<'_>,
+    custom: Option<&Custom>,
     definitions: &mut Definitions<'static>,
 ) -> Option<(Value, Vec<&'static str>)> {
     match verb {
+        Verb::Create | Verb::Update if custom.is_some() => {
+            Some((custom_schema(custom, false, definitions)?, OBJECT_TYPES.to_vec()))
+        }
         Verb::Create | Verb::Update => {
             Some((schema_or_object(type_of(gvk), definitions), OBJECT_TYPES.to_vec()))
         }
@@ -305,7 +320,26 @@ fn body(
     }
 }
 
-fn response((group, version, kind): Gvk<'_>, verb: Verb, definitions: &mut Definitions<'static>) -> Value {
+fn custom_schema(
+    custom: Option<&Custom>,
+    list: bool,
+    definitions: &mut Definitions<'static>,
+) -> Option<Value> {
+    Some(definitions.custom(custom?, list))
+}
+
+fn response(
+    (group, version, kind): Gvk<'_>,
+    custom: Option<&Custom>,
+    verb: Verb,
+    definitions: &mut Definitions<'static>,
+) -> Value {
+    let list = matches!(verb, Verb::List | Verb::Watch);
+    if !matches!(verb, Verb::Delete | Verb::DeleteCollection)
+        && let Some(schema) = custom_schema(custom, list, definitions)
+    {
+        return schema;
+    }
     let ty = match verb {
         Verb::List | Verb::Watch => type_of((group, version, &format!("{kind}List"))),
         Verb::Delete | Verb::DeleteCollection => type_of(("", "v1", "Status")),

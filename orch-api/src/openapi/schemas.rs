@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Field, List, ListKind, Scalar, Struct, Type, builtin_roots};
+use crate::crd::Custom;
+use crate::schema::{Field, List, ListKind, Scalar, Struct, Type, builtin_root, builtin_roots, object_meta};
 
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
@@ -13,6 +14,11 @@ pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) enum Dialect {
     V2,
     V3,
+}
+
+/// The type of the metadata of lists.
+fn list_meta() -> Option<&'static Type> {
+    builtin_root("", "v1", "PodList")?.field("metadata")
 }
 
 /// Collects the definitions which a document refers to.
@@ -70,6 +76,23 @@ impl<'t> Definitions<'t> {
             return json!({"$ref": self.address(name)});
         }
         self.definition(ty)
+    }
+
+    /// A reference to a custom resource, or to a list of them.
+    pub(super) fn custom(&mut self, custom: &Custom, list: bool) -> Value {
+        let name = custom.definition_name(list);
+        if !self.done.contains_key(&name) {
+            let metadata = if list { list_meta() } else { Some(object_meta()) };
+            let metadata = metadata.map_or(json!({"type": "object"}), |ty| self.schema(ty));
+            let definition = if list {
+                let item = self.custom(custom, false);
+                custom.list_schema(&item, &metadata)
+            } else {
+                custom.schema(self.dialect == Dialect::V2, &metadata)
+            };
+            self.done.insert(name.clone(), definition);
+        }
+        json!({"$ref": self.address(&name)})
     }
 
     fn address(&self, name: &str) -> String {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use orch_core::status::ApiError;
+use orch_core::status::{ApiError, Reason};
 use orch_store::StoreError;
 
 use super::live::{encode, served};
@@ -39,6 +39,10 @@ impl Write<'_> {
 
     /// Creates an object that is already decoded and in its place.
     pub(crate) async fn create_object(&self, candidate: Candidate) -> Result<Outcome, ApiError> {
+        if self.resource.is_terminating() {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::new(Reason::MethodNotAllowed, why).with_details(|_| ()));
+        }
         if candidate
             .object
             .metadata()

@@ -196,6 +196,9 @@ impl Write<'_> {
         if object.downcast_ref::<Namespace>().is_some() {
             return self.mark_namespace(object, wanted);
         }
+        if object.metadata().deletion_timestamp.is_none() {
+            self.resource.strategy.prepare_for_delete(object);
+        }
         let grace = self.resource.strategy.grace_period(object, wanted.grace);
         let finalizers_changed = add_finalizers(object.metadata_mut(), wanted.propagation);
         let metadata = object.metadata_mut();

@@ -222,7 +222,7 @@ impl Page {
             }
             Shape::Object | Shape::AggregatedDiscovery(_) => {
                 let info = resource.info();
-                self.assemble(&format!("{}List", info.kind), &info.api_version(), objects)
+                self.assemble(&info.list_kind, &info.api_version(), objects)
             }
         }
     }

@@ -7,7 +7,6 @@ use orch_store::{KeyValue, StoreError};
 use super::Resource;
 use crate::cache::splice::Seam;
 use crate::context::Context;
-use crate::conversion;
 use crate::object::Object;
 use crate::store_error;
 
@@ -18,6 +17,8 @@ pub(crate) struct Live {
     pub(crate) kv: KeyValue,
     /// Decoded, defaulted, with its resourceVersion.
     pub(crate) object: Box<dyn Object>,
+    /// Whether it is stored in a version that is not stored any more.
+    pub(crate) stale: bool,
 }
 
 impl Live {
@@ -27,13 +28,14 @@ impl Live {
             let key = String::from_utf8_lossy(&kv.key);
             ApiError::internal(format!("stored object at {key}: {error}"))
         };
-        let value = conversion::from_storage(strategy, &kv.value).map_err(unreadable)?;
+        let value = strategy.read_stored(&kv.value).map_err(unreadable)?;
         let decoded = strategy.decode(&value).map_err(unreadable)?;
+        let stale = strategy.is_stale(&kv.value);
         kv.value = value;
         let mut object = decoded.object;
         strategy.default(&mut *object);
         object.metadata_mut().resource_version = Some(kv.mod_revision.to_string());
-        Ok(Self { kv, object })
+        Ok(Self { kv, object, stale })
     }
 
     pub(crate) fn revision(&self) -> u64 {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::live::Live;
 use super::write::{Candidate, Outcome, Write};
 use crate::server::yaml_to_json;
-use crate::{ownership, patch, schema};
+use crate::{ownership, patch};
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -50,6 +50,13 @@ impl Write<'_> {
     /// PATCH of an object or of its status.
     pub(crate) async fn patch(&self, name: &str, format: Format, body: &[u8]) -> Result<Outcome, ApiError> {
         self.check_options(format)?;
+        if format == Format::Strategic && !self.resource.strategy.merges_strategically() {
+            return Err(ApiError::unsupported_media_type(&[
+                JSON_PATCH,
+                MERGE_PATCH,
+                APPLY_YAML,
+            ]));
+        }
         let parsed = || -> Result<Value, ApiError> {
             serde_json::from_slice(body)
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))
@@ -90,14 +97,10 @@ impl Write<'_> {
     }
 
     fn patched(&self, name: &str, format: Format, patch: &Value, live: &Live) -> Result<Candidate, ApiError> {
-        let info = self.resource.info();
         let present = live.object.to_value();
         let value = match format {
             Format::Json => patch::json(&present, patch)?,
-            Format::Strategic => {
-                let schema = schema::root(&info.group, &info.version, &info.kind);
-                patch::strategic(present, patch.clone(), schema)?
-            }
+            Format::Strategic => patch::strategic(present, patch.clone(), self.resource.strategy.schema())?,
             Format::Merge | Format::Apply => patch::merge(present, patch)?,
         };
         let mut candidate = self.read_value(&value, Vec::new())?;

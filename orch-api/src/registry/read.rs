@@ -9,7 +9,6 @@ use super::options::resource_version;
 use super::table::{self, IncludeObject};
 use super::{Resource, live};
 use crate::context::Context;
-use crate::conversion;
 use crate::http::accept::Shape;
 use crate::http::body::Body;
 use crate::http::query::Query;
@@ -49,7 +48,10 @@ async fn newest(context: &Context, resource: &Resource, key: &[u8]) -> Result<Op
         Err(error) => return Err(store_error(error)),
     };
     let Some(kv) = read.kv else { return Ok(None) };
-    let value = conversion::from_storage(&*resource.strategy, &kv.value).map_err(ApiError::internal)?;
+    let value = resource
+        .strategy
+        .read_stored(&kv.value)
+        .map_err(ApiError::internal)?;
     Ok(Some(live::served(&value, kv.mod_revision.get())))
 }
 

@@ -104,7 +104,7 @@ fn value<'a>(strategy: &dyn Strategy, entry: &'a Entry, field: &str) -> Option<&
 
 fn check_field(strategy: &dyn Strategy, field: &str) -> Result<(), ApiError> {
     let known = strategy.field_names();
-    if matches!(field, "metadata.name" | "metadata.namespace") || known.contains(&field) {
+    if matches!(field, "metadata.name" | "metadata.namespace") || known.iter().any(|name| name == field) {
         return Ok(());
     }
     Err(ApiError::bad_request(if known.is_empty() {

@@ -167,7 +167,7 @@ impl Write<'_> {
             return self.remove_after_update(live, &*object).await;
         }
         let value = encode(&mut *object);
-        if value == live.kv.value || ownership::only_times_differ(&*object, live) {
+        if !live.stale && (value == live.kv.value || ownership::only_times_differ(&*object, live)) {
             return Ok(Attempt::Done(live.served()));
         }
         if self.options.dry_run {

@@ -22,7 +22,6 @@ use super::table::{self, IncludeObject};
 use crate::cache::entry::{Change, Entry, EventType, frame};
 use crate::cache::snapshot::Snapshot;
 use crate::cache::topic::Topics;
-use crate::context::Context;
 use crate::http::accept::Shape;
 use crate::http::body::Body;
 use crate::http::response;
@@ -36,7 +35,6 @@ const BATCH: usize = 64;
 
 /// Begins a watch.
 pub(crate) async fn watch(
-    context: &Context,
     resource: Arc<Resource>,
     selection: Selection,
     options: &ListOptions,
@@ -49,6 +47,7 @@ pub(crate) async fn watch(
         .unwrap_or_else(|| MIN_TIMEOUT.mul_f64(1.0 + fastrand::f64()));
     let now = Instant::now();
     let mut stream = Stream {
+        stopped: Box::pin(resource.retired.clone().cancelled_owned()),
         resource,
         selection,
         shape,
@@ -59,7 +58,6 @@ pub(crate) async fn watch(
         bookmark: options
             .bookmarks
             .then(|| Box::pin(sleep_until(now + BOOKMARK_PERIOD.min(timeout)))),
-        stopped: Box::pin(context.tasks.stopped().clone().cancelled_owned()),
         told: 0,
         columns_sent: false,
     };
@@ -191,9 +189,18 @@ impl Stream {
         let Some(cursor) = &mut self.cursor else {
             return Wake::Ended;
         };
+        // What has happened is told before the end.
+        if self.resource.retired.is_cancelled() {
+            return match cursor.try_next(BATCH) {
+                Ok(Some(batch)) if !batch.items.is_empty() => {
+                    Wake::Changes(batch.items, batch.revision.get())
+                }
+                _ => Wake::Ended,
+            };
+        }
         tokio::select! {
             biased;
-            () = &mut self.stopped => Wake::Ended,
+            () = &mut self.stopped => Wake::Changes(Vec::new(), 0),
             () = &mut self.deadline => Wake::Timeout,
             () = due(&mut self.bookmark) => Wake::BookmarkDue,
             batch = cursor.next(BATCH) => match batch {
@@ -231,7 +238,7 @@ impl Stream {
         }
         self.told = self.told.max(revision);
         // An empty batch is the mark that was asked for when a bookmark was due.
-        if changes.is_empty() && self.bookmark.is_some() {
+        if changes.is_empty() && revision > 0 && self.bookmark.is_some() {
             self.push_bookmark(false);
         }
     }

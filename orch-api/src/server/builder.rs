@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use orch_core::ipam::Cidr;
 use orch_core::status::ApiError;
 use orch_store::{Compactor, Store, StoreError};
@@ -20,6 +21,7 @@ use crate::authz::{Authorization, Authorizer, Chain, Components};
 use crate::bootstrap;
 use crate::cache::StoreHandle;
 use crate::context::{Context, Settings};
+use crate::crd;
 use crate::metrics::Metrics;
 use crate::node::{HttpsConnector, NodeConnector};
 use crate::openapi::OpenApi;
@@ -44,6 +46,9 @@ pub enum BuildError {
     /// The objects that every cluster has could not be made.
     #[error("the system's own objects cannot be created")]
     Bootstrap(#[source] ApiError),
+    /// The custom resources that the store's definitions speak of could not be offered.
+    #[error("custom resource definitions cannot be followed")]
+    Definitions(#[source] ApiError),
 }
 
 /// What an [`ApiServer`] is made of. Everything has a default but the store.
@@ -273,8 +278,9 @@ impl ApiServerBuilder {
             rbac,
             admission: self.admission,
             nodes: self.nodes,
-            openapi,
             metrics: Metrics::new(),
+            openapi: ArcSwap::from_pointee(openapi),
+            definitions: crd::Definitions::new(),
             settings: self.settings,
         });
         bootstrap::create(&context, cidrs, self.advertise, by_roles)
@@ -286,6 +292,7 @@ impl ApiServerBuilder {
                 .tasks
                 .spawn(move |shutdown| aggregation::follow(followed, shutdown));
         }
+        crd::start(&context).await.map_err(BuildError::Definitions)?;
         Ok(ApiServer { context })
     }
 }

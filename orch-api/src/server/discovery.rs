@@ -9,7 +9,7 @@ use crate::http::accept::{Shape, negotiate};
 use crate::http::body::Body;
 use crate::http::path::Route;
 use crate::http::response;
-use crate::registry::{Resource, Resources};
+use crate::registry::{Resource, ResourceSet};
 use crate::resource::{ResourceInfo, Verbs};
 
 /// The groups that come first, as kube-apiserver orders them; all others follow by name.
@@ -38,7 +38,7 @@ pub(super) fn answer(call: &Call<'_>, route: &Route<'_>) -> Result<Response<Body
     if !matches!(*call.method, Method::GET | Method::HEAD) {
         return Err(call.method_not_allowed());
     }
-    let resources = &call.context.resources;
+    let resources = &*call.context.resources.load();
     let aggregates = matches!(route, Route::CoreVersions | Route::Groups);
     let shape = negotiate(call.headers, |shape| match shape {
         Shape::AggregatedDiscovery(_) => aggregates,
@@ -79,7 +79,7 @@ pub(super) fn answer(call: &Call<'_>, route: &Route<'_>) -> Result<Response<Body
 }
 
 /// Groups in upstream's order, each with its versions, the preferred one first.
-fn ordered(resources: &Resources) -> Vec<(&str, Vec<&str>)> {
+fn ordered(resources: &ResourceSet) -> Vec<(&str, Vec<&str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = resources.groups().collect();
     let place = |group: &str| {
         GROUP_ORDER
@@ -141,11 +141,11 @@ fn verbs(verbs: Verbs) -> Vec<&'static str> {
     verbs.iter().map(crate::resource::Verb::as_str).collect()
 }
 
-fn resource_list(resources: &Resources, group: &str, version: &str) -> Option<Value> {
+fn resource_list(resources: &ResourceSet, group: &str, version: &str) -> Option<Value> {
     let known = resources.version(group, version)?;
     let entries: Vec<Value> = known
         .values()
-        .flat_map(|resource| entries(resource.info()))
+        .flat_map(|resource| entries(resource.info(), resource.verbs()))
         .collect();
     Some(json!({
         "kind": "APIResourceList", "apiVersion": "v1",
@@ -154,10 +154,10 @@ fn resource_list(resources: &Resources, group: &str, version: &str) -> Option<Va
 }
 
 /// A resource and its parts.
-fn entries(info: &ResourceInfo) -> Vec<Value> {
+fn entries(info: &ResourceInfo, allowed: Verbs) -> Vec<Value> {
     let mut own = json!({
         "name": info.plural, "singularName": info.singular, "namespaced": info.is_namespaced(), "kind": info.kind,
-        "verbs": verbs(info.verbs),
+        "verbs": verbs(allowed),
     });
     for (field, names) in [
         ("shortNames", &info.short_names),
@@ -185,7 +185,7 @@ fn entries(info: &ResourceInfo) -> Vec<Value> {
 }
 
 fn aggregated(
-    resources: &Resources,
+    resources: &ResourceSet,
     discovery: &'static str,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Response<Body>, ApiError> {
@@ -237,7 +237,7 @@ fn aggregated_entry(resource: &Resource) -> Value {
     let mut entry = json!({
         "resource": info.plural, "responseKind": own,
         "scope": if info.is_namespaced() { "Namespaced" } else { "Cluster" },
-        "singularResource": info.singular, "verbs": verbs(info.verbs),
+        "singularResource": info.singular, "verbs": verbs(resource.verbs()),
     });
     for (field, names) in [
         ("shortNames", &info.short_names),
@@ -270,7 +270,7 @@ mod tests {
             .short(["deploy"])
             .scale()
             .status();
-        let entries = entries(&info);
+        let entries = entries(&info, info.verbs);
         assert_eq!(entries[0]["shortNames"], json!(["deploy"]));
         assert_eq!(
             (&entries[1]["name"], &entries[1]["kind"]),

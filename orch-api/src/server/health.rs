@@ -28,16 +28,16 @@ pub(super) async fn answer(call: &Call<'_>, path: &str) -> Result<Response<Body>
                 .get(ACCEPT)
                 .and_then(|accept| accept.to_str().ok())
                 .unwrap_or_default();
-            let openapi = &call.context.openapi;
+            let openapi = call.context.openapi.load();
             if is_known(call, openapi.v2_etag()) {
                 return Ok(not_modified());
             }
             document(openapi.v2(Encoding::of_accept(accept)))
         }
-        "/openapi/v3" => document(call.context.openapi.v3_index()),
+        "/openapi/v3" => document(call.context.openapi.load().v3_index()),
         "" => response::serialised(StatusCode::OK, &json!({"paths": PATHS})),
         path if path.starts_with("/openapi/v3/") => {
-            let (openapi, path) = (&call.context.openapi, &path["/openapi/v3/".len()..]);
+            let (openapi, path) = (call.context.openapi.load(), &path["/openapi/v3/".len()..]);
             if openapi.v3_etag(path).is_some_and(|etag| is_known(call, etag)) {
                 return Ok(not_modified());
             }

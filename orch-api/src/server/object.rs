@@ -28,6 +28,21 @@ pub(super) async fn answer(call: &Call<'_>, target: &Target<'_>) -> Result<Respo
         .resources
         .get(target.group, target.version, &target.resource);
     let resource = found.ok_or_else(ApiError::unknown_resource)?;
+    let mut response = answer_about(call, target, &resource).await?;
+    if resource.is("apiextensions.k8s.io", "customresourcedefinitions") && *call.method != Method::GET {
+        call.context.definitions.settled(call.context).await;
+    }
+    if let Some(notice) = resource.strategy.notice() {
+        response::warn(&mut response, &[notice.to_owned()]);
+    }
+    Ok(response)
+}
+
+async fn answer_about(
+    call: &Call<'_>,
+    target: &Target<'_>,
+    resource: &Arc<Resource>,
+) -> Result<Response<Body>, ApiError> {
     let namespace = target.namespace.as_deref().unwrap_or_default();
     if let Some(answer) = reviews::answer(call, target.group, &target.resource, namespace).await {
         return answer;
@@ -125,15 +140,7 @@ async fn read_collection(
     let include = IncludeObject::parse(&call.query)?;
     let selection = Selection::parse(resource, namespace, options)?;
     if options.watch {
-        return watch::watch(
-            call.context,
-            Arc::clone(resource),
-            selection,
-            options,
-            shape,
-            include,
-        )
-        .await;
+        return watch::watch(Arc::clone(resource), selection, options, shape, include).await;
     }
     list::page(resource, &selection, options)
         .await?

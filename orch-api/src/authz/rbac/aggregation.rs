@@ -112,7 +112,7 @@ fn gathered(parts: &[Part], at: usize) -> Option<Vec<PolicyRule>> {
 }
 
 fn cluster_roles(context: &Context) -> Option<&Arc<Resource>> {
-    context.resources.get(GROUP, "v1", "clusterroles")
+    context.resources.fixed(GROUP, "v1", "clusterroles")
 }
 
 /// Brings all aggregated cluster roles up to date, those too which are put together of aggregated ones.

@@ -45,7 +45,7 @@ struct Seen {
 impl Rbac {
     pub(crate) fn new(resources: &Resources) -> Self {
         Self {
-            resources: KINDS.map(|plural| resources.get(GROUP, "v1", plural).cloned()),
+            resources: KINDS.map(|plural| resources.fixed(GROUP, "v1", plural).cloned()),
             seen: Arc::default(),
         }
     }

@@ -66,7 +66,11 @@ impl Write<'_> {
 
     /// Takes one disruption from the pod's budget.
     async fn spend(&self, pod: &Pod, name: &str) -> Result<(), ApiError> {
-        let Some(budgets) = self.context.resources.get("policy", "v1", "poddisruptionbudgets") else {
+        let Some(budgets) = self
+            .context
+            .resources
+            .fixed("policy", "v1", "poddisruptionbudgets")
+        else {
             return Ok(());
         };
         let found = matching(budgets, self.namespace, pod).await?;

@@ -92,7 +92,7 @@ async fn ensure(
     options: &WriteOptions,
     wanted: &Wanted,
 ) -> Result<(), ApiError> {
-    let Some(resource) = context.resources.get(GROUP, "v1", wanted.plural) else {
+    let Some(resource) = context.resources.fixed(GROUP, "v1", wanted.plural) else {
         return Ok(());
     };
     let write = Write {
