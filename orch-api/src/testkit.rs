@@ -1,8 +1,12 @@
 //! A real API server for tests: in memory, isolated, ready in milliseconds, gone on drop.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::PostParams;
 use orch_core::pki::{self, CertificateAuthority, ClientCertificates, Credential, Leaf};
 use orch_core::serve::Server;
 use orch_store::MemoryStore;
@@ -68,6 +72,75 @@ impl TestServer {
             shutdown,
             https: OnceCell::new(),
         }
+    }
+
+    /// Creates the custom resource definitions of a YAML file, or of all files of a folder that end in `.yaml`, `.yml` or
+    /// `.json`, and waits until their resources are served.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+    /// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/crd/data");
+    /// let server = orch_api::testkit::TestServer::start().await;
+    /// let names = server.load_crds(folder).await;
+    /// assert_eq!(names, ["backups.storage.example.com", "databases.storage.example.com"]);
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    /// When a file cannot be read, is not a definition, is refused, or its names are taken.
+    pub async fn load_crds(&self, path: impl AsRef<Path>) -> Vec<String> {
+        let path = path.as_ref();
+        let mut files = if path.is_dir() {
+            let entries = std::fs::read_dir(path).expect("the folder can be read");
+            let paths = entries.map(|entry| entry.expect("the folder can be read").path());
+            let is_definition = |path: &PathBuf| {
+                let ending = path.extension().and_then(|ending| ending.to_str());
+                matches!(ending, Some("yaml" | "yml" | "json"))
+            };
+            paths.filter(is_definition).collect()
+        } else {
+            vec![path.to_owned()]
+        };
+        files.sort();
+        let mut names = Vec::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file)
+                .unwrap_or_else(|error| panic!("{} cannot be read: {error}", file.display()));
+            let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text)
+                .unwrap_or_else(|error| panic!("{} is not YAML: {error}", file.display()));
+            for document in documents.into_iter().filter(|one| !one.is_null()) {
+                names.push(self.create_crd(&document, &file).await);
+            }
+        }
+        names
+    }
+
+    async fn create_crd(&self, document: &serde_json::Value, file: &Path) -> String {
+        let definition: CustomResourceDefinition = serde_json::from_value(document.clone())
+            .unwrap_or_else(|error| panic!("{} is not a definition: {error}", file.display()));
+        let definitions = Api::<CustomResourceDefinition>::all(self.client());
+        let name = definition.metadata.name.clone().unwrap_or_default();
+        if let Err(error) = definitions.create(&PostParams::default(), &definition).await {
+            panic!("{name} of {} is refused: {error}", file.display());
+        }
+        // The answer came when the definition had taken effect; what is not established by then is in conflict.
+        let created = definitions
+            .get(&name)
+            .await
+            .expect("a definition that was created can be read");
+        let conditions = created
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        let established = conditions
+            .iter()
+            .any(|one| one.type_ == "Established" && one.status == "True");
+        assert!(
+            established,
+            "{name} of {} is not established: {conditions:?}",
+            file.display()
+        );
+        name
     }
 
     /// The server itself.

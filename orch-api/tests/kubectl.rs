@@ -1,95 +1,13 @@
 //! Both kubectls, an old one and a current one, against a server on loopback. The current one writes protobuf, the old
 //! one JSON.
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::process::Stdio;
 
-use orch_api::testkit::TestServer;
+use common::kubectl::{BOTH, Try};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
-
-const BOTH: [&str; 2] = ["kubectl-debian", "kubectl-current"];
-
-fn program(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
-    let program = target.join("peers").join(name);
-    assert!(
-        program.is_file(),
-        "{} is missing: run `cargo xtask setup` once",
-        program.display()
-    );
-    program
-}
-
-/// A server, a kubectl, and a directory with its configuration and cache.
-struct Try {
-    _server: TestServer,
-    directory: TempDir,
-    program: PathBuf,
-}
-
-impl Try {
-    async fn new(name: &str) -> Self {
-        let server = TestServer::start().await;
-        let directory = TempDir::new().expect("a directory");
-        let kubeconfig = server.kubeconfig().await;
-        std::fs::write(directory.path().join("config"), kubeconfig).expect("a written file");
-        Self {
-            _server: server,
-            directory,
-            program: program(name),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .args(arguments)
-            .env("KUBECONFIG", self.directory.path().join("config"))
-            .env("HOME", self.directory.path())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
-    }
-
-    /// The status, and all that it printed.
-    async fn run(&self, arguments: &[&str]) -> (bool, String) {
-        let output = self.command(arguments).output().await.expect("kubectl starts");
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.success(),
-            String::from_utf8(text).expect("kubectl prints text"),
-        )
-    }
-
-    async fn ok(&self, arguments: &[&str]) -> String {
-        let (success, text) = self.run(arguments).await;
-        assert!(success, "{arguments:?}: {text}");
-        text
-    }
-
-    async fn fails(&self, arguments: &[&str]) -> String {
-        let (success, text) = self.run(arguments).await;
-        assert!(!success, "{arguments:?} worked: {text}");
-        text
-    }
-
-    async fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.ok(&[arguments, &["-o", "json"]].concat()).await;
-        serde_json::from_str(&text).expect("JSON")
-    }
-
-    fn file(&self, content: &Value) -> String {
-        let path = self.directory.path().join("object.json");
-        std::fs::write(&path, content.to_string()).expect("a written file");
-        path.into_os_string().into_string().expect("a path of text")
-    }
-}
 
 const CREATIONS: &str = "namespace other
 configmap one --from-literal=a=b

@@ -183,6 +183,7 @@ fn schema(schema: &Value) -> Message {
     let mut message = Message::default();
     message.text(1, schema.get("$ref"));
     message.text(2, schema.get("format"));
+    message.text(4, schema.get("description"));
     message.texts(19, schema.get("required"));
     if let Some(found) = schema.get("additionalProperties") {
         message.message(21, &self::schema(found).within(1));

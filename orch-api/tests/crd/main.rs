@@ -4,7 +4,9 @@
 mod common;
 
 mod definitions;
+mod kubectl;
 mod objects;
+mod rust;
 
 use common::raw;
 use orch_api::testkit::TestServer;

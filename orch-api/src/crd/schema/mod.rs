@@ -223,4 +223,6 @@ fn list_type(from: &JSONSchemaProps) -> Option<ListType> {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;
