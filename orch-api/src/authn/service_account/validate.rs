@@ -87,7 +87,7 @@ struct OnlyIssuer {
 
 impl ServiceAccountTokens {
     pub(crate) fn new(issuer: Arc<Issuer>, resources: &Resources) -> Self {
-        let core = |plural| resources.get("", "v1", plural).cloned();
+        let core = |plural| resources.fixed("", "v1", plural).cloned();
         Self {
             issuer,
             accounts: core("serviceaccounts"),
