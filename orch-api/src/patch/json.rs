@@ -8,11 +8,18 @@ use super::PatchError;
 /// How many operations one patch may have.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// How much all copies of one patch may add, in bytes of JSON: a copy of what holds copies doubles with each operation.
+pub const MAX_COPIED: usize = 3 << 20;
+
+/// How deep a patch may nest a document. JSON that is read is at most half as deep.
+const MAX_DEPTH: usize = 256;
+
 /// Applies a JSON patch: all of its operations, or none.
 ///
 /// # Errors
 /// [`PatchError::Malformed`] if the patch is no list of operations, [`PatchError::TooLarge`] past [`MAX_OPERATIONS`],
-/// [`PatchError::Unprocessable`] if an operation doesn't fit the document or a test fails.
+/// [`PatchError::Unprocessable`] if an operation doesn't fit the document, a test fails, or the copies are more than
+/// [`MAX_COPIED`].
 pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
     let Value::Array(operations) = patch else {
         return Err(PatchError::Malformed(format!(
@@ -27,10 +34,34 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
         )));
     }
     let mut result = document.clone();
+    let mut copied = 0;
     for operation in operations {
-        Operation::read(operation)?.apply(&mut result)?;
+        Operation::read(operation)?.apply(&mut result, &mut copied)?;
     }
     Ok(result)
+}
+
+/// About how many bytes of JSON a value is.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 5,
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => 2 + items.iter().map(size).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields
+                .iter()
+                .map(|(key, value)| key.len() + 4 + size(value))
+                .sum::<usize>()
+        }
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -72,7 +103,7 @@ impl<'a> Operation<'a> {
         })
     }
 
-    fn apply(&self, document: &mut Value) -> Result<(), PatchError> {
+    fn apply(&self, document: &mut Value, copied: &mut usize) -> Result<(), PatchError> {
         match self.op {
             "add" => self.add(document, self.new_value()?.clone()),
             "remove" => self.remove(document, self.path).map(drop),
@@ -94,7 +125,15 @@ impl<'a> Operation<'a> {
                 self.add(document, value)
             }
             "copy" => {
-                let value = self.lookup(document, self.source()?)?.clone();
+                let value = self.lookup(document, self.source()?)?;
+                *copied += size(value);
+                if *copied > MAX_COPIED {
+                    return Err(PatchError::Unprocessable(format!(
+                        "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit \
+                         {MAX_COPIED}"
+                    )));
+                }
+                let value = value.clone();
                 self.add(document, value)
             }
             "test" => self.test(document),
@@ -112,6 +151,7 @@ impl<'a> Operation<'a> {
 
     fn add(&self, document: &mut Value, value: Value) -> Result<(), PatchError> {
         let path = self.path;
+        self.check_depth(&value)?;
         if path.is_empty() {
             *document = value;
             return Ok(());
@@ -165,9 +205,21 @@ impl<'a> Operation<'a> {
         }
     }
 
+    /// Refuses a value that would make the document deeper than recursion can safely go.
+    fn check_depth(&self, value: &Value) -> Result<(), PatchError> {
+        if self.path.matches('/').count() + depth(value) <= MAX_DEPTH {
+            return Ok(());
+        }
+        Err(PatchError::Unprocessable(format!(
+            "{} operation does not apply: the document would be nested more than {MAX_DEPTH} deep",
+            self.op
+        )))
+    }
+
     fn replace(&self, document: &mut Value) -> Result<(), PatchError> {
         let value = self.new_value()?.clone();
         let path = self.path;
+        self.check_depth(&value)?;
         if path.is_empty() {
             *document = value;
             return Ok(());
@@ -285,6 +337,28 @@ mod tests {
             Err(PatchError::Unprocessable(text)) => text,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn copies_of_copies_come_to_an_end() {
+        let double = serde_json::json!({"op": "copy", "from": "/a", "path": "/a/-"});
+        let patch = Value::Array(vec![double; 60]);
+        let document = serde_json::json!({"a": ["x"]});
+        let error = json(&document, &patch).unwrap_err().to_string();
+        assert!(error.contains("exceeding the limit 3145728"), "{error}");
+    }
+
+    #[test]
+    fn nesting_comes_to_an_end() {
+        // Each copies the whole of it to its own innermost place.
+        let mut patch = Vec::new();
+        for power in 0..18 {
+            let path = "/a".repeat(1 << power) + "/a";
+            patch.push(serde_json::json!({"op": "copy", "from": "/a", "path": path}));
+        }
+        let document = serde_json::json!({"a": {}});
+        let error = json(&document, &Value::Array(patch)).unwrap_err().to_string();
+        assert!(error.contains("more than 256 deep"), "{error}");
     }
 
     #[test]
