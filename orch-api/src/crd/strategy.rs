@@ -157,6 +157,7 @@ impl CustomStrategy {
         let mut errors = self.schema.validate(&value, old.as_ref());
         self.check_scale(dynamic(object), &mut errors);
         self.schema.check_lists(&Path::root(), &value, &mut errors);
+        self.schema.check_embedded(&Path::root(), &value, &mut errors);
         errors
     }
 

@@ -101,7 +101,8 @@ impl ResourceSet {
         let info = resource.info();
         let versions = self.groups.entry(info.group.to_string()).or_default();
         let plurals = versions.entry(info.version.to_string()).or_default();
-        plurals.insert(info.plural.to_string(), Arc::clone(&resource));
+        let plural = info.plural.to_string();
+        plurals.insert(plural, resource);
     }
 
     pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {

@@ -1,4 +1,8 @@
 //! Custom resources, from their definition to their end.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "JSON written in place reads best when helpers take it whole"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -309,3 +309,96 @@ async fn versions_of_one_strategy_are_one_object() {
         "v2"
     );
 }
+
+#[tokio::test]
+async fn a_stored_object_moves_to_the_new_storage_version_with_its_next_write() {
+    let mut definition = super::widgets(spec(), json!({}));
+    let mut second = definition["spec"]["versions"][0].clone();
+    second["name"] = json!("v2");
+    second["storage"] = json!(false);
+    definition["spec"]["versions"]
+        .as_array_mut()
+        .unwrap()
+        .push(second);
+    let store = std::sync::Arc::new(orch_store::MemoryStore::new());
+    let server = orch_api::ApiServer::builder(std::sync::Arc::clone(&store) as _)
+        .build()
+        .await
+        .unwrap();
+    let client = server.client(UserInfo::admin());
+    let send = async |method: &str, path: &str, body: Value| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(
+                "content-type",
+                if method == "PATCH" {
+                    MERGE
+                } else {
+                    "application/json"
+                },
+            )
+            .body(body.to_string().into_bytes())
+            .unwrap();
+        client.request::<Value>(request).await.unwrap()
+    };
+    let stored = async || {
+        let key = b"/registry/example.com/widgets/default/a";
+        let kv = orch_store::Store::get(&*store, key, None)
+            .await
+            .unwrap()
+            .kv
+            .unwrap();
+        serde_json::from_slice::<Value>(&kv.value).unwrap()["apiVersion"].clone()
+    };
+    send("POST", DEFINITIONS, definition).await;
+    send("POST", WIDGETS, widget("a", json!({"size": 2}))).await;
+    assert_eq!(stored().await, "example.com/v1");
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    let mut present = send("GET", &path, Value::Null).await;
+    present["spec"]["versions"][0]["storage"] = json!(false);
+    present["spec"]["versions"][1]["storage"] = json!(true);
+    let changed = send("PUT", &path, present).await;
+    assert_eq!(changed["status"]["storedVersions"], json!(["v1", "v2"]));
+    send("PATCH", &format!("{WIDGETS}/a"), json!({})).await;
+    assert_eq!(stored().await, "example.com/v2");
+
+    // Another server on the same store serves what is defined from its start.
+    let other = orch_api::ApiServer::builder(store).build().await.unwrap();
+    let request = http::Request::get(format!("{WIDGETS}/a"))
+        .body(Vec::new())
+        .unwrap();
+    let seen: Value = other.client(UserInfo::admin()).request(request).await.unwrap();
+    assert_eq!(seen["spec"]["size"], 2);
+}
+
+#[tokio::test]
+async fn two_servers_on_one_store_follow_each_others_definitions() {
+    let store = std::sync::Arc::new(orch_store::MemoryStore::new());
+    let first = orch_api::ApiServer::builder(std::sync::Arc::clone(&store) as _)
+        .build()
+        .await
+        .unwrap();
+    let second = orch_api::ApiServer::builder(store).build().await.unwrap();
+    let definition = super::widgets(spec(), json!({})).to_string().into_bytes();
+    let request = http::Request::post(DEFINITIONS).header("content-type", "application/json");
+    let request = request.body(definition).unwrap();
+    first
+        .client(UserInfo::admin())
+        .request::<Value>(request)
+        .await
+        .unwrap();
+    let client = second.client(UserInfo::admin());
+    let served = async {
+        loop {
+            let request = http::Request::get(WIDGETS).body(Vec::new()).unwrap();
+            if client.request::<Value>(request).await.is_ok() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), served)
+        .await
+        .expect("the other server serves it");
+}

@@ -1,6 +1,7 @@
 //! The schema of a version of a custom resource, compiled once: what each value may be, what is kept, what is set.
 
 mod defaults;
+mod embedded;
 mod format;
 mod lists;
 mod merge;

@@ -268,3 +268,43 @@ fn defaults_fill_what_is_absent_or_wrongly_null() {
         json!({"a": 1, "n": null, "o": {"x": "y"}, "list": [{"x": 3}, {"x": 4}]})
     );
 }
+
+#[test]
+fn embedded_objects_have_a_type() {
+    let schema = schema(json!({"type": "object", "properties": {
+        "job": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+    }}));
+    let check = |job: Value| {
+        let mut errors = orch_core::field::ErrorList::new();
+        schema.check_embedded(&orch_core::field::Path::root(), &json!({"job": job}), &mut errors);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(check(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})).is_empty());
+    assert_eq!(
+        check(json!({"kind": "", "metadata": {"labels": 5}})),
+        [
+            "job.apiVersion: Required value: must not be empty",
+            "job.kind: Required value: must not be empty",
+            "job.metadata: Invalid value: {\"labels\":5}: json: cannot unmarshal number into Go struct field ObjectMeta.labels of \
+             type a map",
+        ]
+    );
+}
+
+#[test]
+fn a_deep_object_is_walked_to_its_end() {
+    let mut inner = json!({"type": "integer"});
+    let mut value = json!("wrong");
+    for _ in 0..50 {
+        inner = json!({"type": "object", "properties": {"a": inner}});
+        value = json!({"a": value});
+    }
+    assert_eq!(errors(inner, value).len(), 1);
+}
+
+#[test]
+fn the_errors_of_one_object_are_bounded() {
+    let many: Vec<Value> = (0..100_000).map(Value::from).collect();
+    let found = field(json!({"type": "array", "items": {"type": "string"}}), many.into());
+    assert_eq!(found.len(), 100);
+}
