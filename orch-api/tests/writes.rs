@@ -549,15 +549,6 @@ async fn what_is_not_built_says_so() {
         common::get(&server, &format!("{PODS}/a/nonsense")).await.status,
         404
     );
-    let token = raw(
-        &server,
-        "POST",
-        "/api/v1/namespaces/default/serviceaccounts/default/token",
-        &[],
-        "{}",
-    )
-    .await;
-    assert_eq!(token.status, 501);
     // A pod that is nowhere has logged nothing.
     let log = common::get(&server, &format!("{PODS}/a/log")).await;
     assert_eq!((log.status, log.body.len()), (200, 0));
