@@ -19,7 +19,7 @@ mod strategic;
 
 use orch_core::status::{ApiError, Reason, cause};
 
-pub use json::{MAX_OPERATIONS, json};
+pub use json::{MAX_COPIED, MAX_OPERATIONS, json};
 pub use merge::merge;
 pub use strategic::strategic;
 

@@ -238,13 +238,12 @@ impl Index {
     }
 }
 
+/// Grants by the name of a user or of a group.
+type ByName = HashMap<Box<str>, Vec<Grant>>;
+
 impl Grants {
     /// Where a subject of a binding belongs, and under which name.
-    fn of(
-        &mut self,
-        binding: &Binding,
-        subject: usize,
-    ) -> Option<(&mut HashMap<Box<str>, Vec<Grant>>, Box<str>)> {
+    fn of(&mut self, binding: &Binding, subject: usize) -> Option<(&mut ByName, Box<str>)> {
         let subject = &binding.subjects[subject];
         match subject.kind.as_str() {
             "User" => Some((&mut self.users, subject.name.as_str().into())),
