@@ -24,6 +24,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "what makes objects for tests takes JSON as it is written there"
+    )
+)]
+
 pub mod admission;
 pub mod apply;
 pub mod authn;

@@ -1,6 +1,6 @@
 //! The admission rules that every server has, as clients meet them.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test")]
 
 mod common;
 

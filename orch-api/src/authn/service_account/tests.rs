@@ -229,7 +229,7 @@ async fn a_token_ends_with_what_it_is_bound_to() {
     assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
     assert_eq!(
         user.extra["authentication.kubernetes.io/pod-uid"],
-        [pod.uid.clone()]
+        std::slice::from_ref(&pod.uid)
     );
     let another = Reference {
         uid: "another".to_owned(),
